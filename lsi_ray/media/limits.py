@@ -1,0 +1,38 @@
+"""What media may cost: checked before anything of that size is allocated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lsi_ray.errors import RowError
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLimits:
+    """Bounds on one image or video. Beyond them a row fails with `media_too_large`.
+
+    A decoded pixel takes 3 bytes: the defaults allow 150 MB for an image and 1.5 GB for the sampled frames of a video
+    (32 frames of 4K are 0.8 GB, 768 frames of 640x360, the most that Qwen's loaders sample, are 0.5 GB).
+    """
+
+    image_bytes: int = 20 << 20
+    image_pixels: int = 50_000_000
+    image_side: int = 16_384
+    video_bytes: int = 2 << 30
+    video_seconds: float = 4 * 3600.0
+    video_frames: int = 1_000_000  # of the whole file
+    frame_pixels: int = 36_000_000  # one frame of 8K
+    sampled_frames: int = 4_096
+    sampled_pixels: int = 512_000_000  # of all sampled frames together
+
+    def check(self, what: str, value: float, most: float, unit: str) -> None:
+        if value > most:
+            message = f"The {what} is too large: {_number(value)} {unit}, at most {_number(most)} are accepted."
+            raise RowError("media_too_large", message)
+
+
+DEFAULT_LIMITS = MediaLimits()
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
