@@ -1,0 +1,44 @@
+# Every command that people and CI run. `make` lists them.
+.NOTPARALLEL:
+.PHONY: help setup demo test unit integration check format bench lock clean
+PYTHON ?= python3
+BIN := .venv/bin
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## make .venv and install the pinned CPU environment (2 minutes the first time)
+	@PYTHON="$(PYTHON)" packaging/setup.sh
+
+demo: setup  ## answer a sample archive with a tiny model, on this machine's CPU
+	@$(BIN)/lsi demo
+
+test: setup check unit integration  ## everything that CI runs
+
+unit: setup  ## the tests without Ray and vLLM (under a minute)
+	@echo "unit tests"
+	@$(BIN)/pytest -q tests/unit
+
+integration: setup  ## the tests with real Ray, vLLM and S3 on this machine
+	@echo "integration tests: real Ray and vLLM start many times, this takes minutes"
+	@$(BIN)/pytest tests/integration
+
+check: setup  ## formatting, lint, types
+	@echo "ruff format, ruff check, mypy"
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+
+format: setup  ## let ruff format and mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: setup  ## run every script of benchmarks/
+	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+
+lock: setup  ## resolve requirements/cpu.txt again; `make lock UPGRADE=1` takes newer versions
+	@$(BIN)/python packaging/lock.py $(if $(UPGRADE),--upgrade)
+
+clean:  ## remove caches and the demo's output; .venv stays
+	@rm -rf build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
