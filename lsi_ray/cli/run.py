@@ -1,0 +1,241 @@
+"""`lsi run`: one batch, from its input to its delivered output, resumable at every point."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import signal
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lsi_ray.cli.report import Reporter, library_output
+from lsi_ray.config import Config, Replicas, cache_folder, load_config
+from lsi_ray.delivery import Delivered, deliver, reopen_damaged
+from lsi_ray.errors import ConfigError, LsiError
+from lsi_ray.intake import findings_of, stage, take_in
+from lsi_ray.ledger.ledger import Ledger
+from lsi_ray.ledger.records import NewBatch
+from lsi_ray.ledger.states import BatchStatus
+from lsi_ray.ledger.workdir import WorkDir, atomic_write
+from lsi_ray.storage.location import Location
+
+# A refused archive should say so without waiting for Ray; a large one should not keep Ray waiting.
+_HEAD_START_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    source: str
+    output: str
+    config: Path | None
+    work_dir: Path | None
+    replicas: str | None
+    max_rows: int | None
+    strict: bool
+    json: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a work dir was made for. Written first, so that a run that resumes is known to be the same."""
+
+    batch_id: str
+    source: str
+    output: str
+    model: str
+    max_rows: int | None
+    strict: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    config: Config
+    source: Location
+    target: Location
+    work: WorkDir
+    identity: Identity
+    own_work_dir: bool
+    reporter: Reporter
+
+    @property
+    def batch_id(self) -> str:
+        return self.identity.batch_id
+
+
+def run_command(options: RunOptions) -> int:
+    signal.signal(signal.SIGTERM, _interrupt)
+    run = open_run(options)
+    run.reporter.say(f"work dir {run.work.path}")
+    try:
+        delivered, engine = _run(run)
+    except KeyboardInterrupt:
+        run.reporter.stopped(run.work.path)
+        return 1
+    run.reporter.delivered(run.batch_id, str(run.target), delivered, engine)
+    if run.own_work_dir:
+        shutil.rmtree(run.work.path, ignore_errors=True)
+    return 0
+
+
+def open_run(options: RunOptions) -> Run:
+    """Check the command, and find or make the work dir. Raises ConfigError."""
+    config = with_replicas(load_config(options.config), options.replicas)
+    source, target = locate(options.source), locate(options.output)
+    path = options.work_dir or _default_work_dir(source, target)
+    work = WorkDir(path.absolute()).create()
+    identity = _identify(
+        work, Identity(_new_id(), str(source), str(target), config.model, options.max_rows, options.strict)
+    )
+    return Run(config, source, target, work, identity, options.work_dir is None, Reporter(options.json))
+
+
+def _run(run: Run) -> tuple[Delivered, dict[str, str]]:
+    with ThreadPoolExecutor(1, thread_name_prefix="intake") as pool:
+        intake = pool.submit(_take_in, run)
+        try:
+            status = intake.result(timeout=_HEAD_START_S)
+        except FutureTimeout:
+            return _with_ray(run, intake)
+    if status == BatchStatus.IN_PROGRESS:
+        return _with_ray(run, intake)
+    return _finish(run, _DirectLedger(run), {})
+
+
+def _with_ray(run: Run, intake: Future[BatchStatus]) -> tuple[Delivered, dict[str, str]]:
+    from lsi_ray.stream.cluster import cluster
+    from lsi_ray.stream.ledger_actor import start_ledger
+    from lsi_ray.stream.run import run_until_answered
+
+    run.reporter.say("starting Ray")
+    with library_output(run.work.path / "driver.log"), cluster():
+        intake.result()
+        ledger = start_ledger(run.work.path)
+        while True:
+            with run.reporter.watching() as watch:
+                run_until_answered(run.config, run.work.path, ledger, run.batch_id, watch)
+            engine = next((replica.engine for replica in ledger.replicas() if replica.engine), {})
+            if not reopen_damaged(run.batch_id, run.work.batch(run.batch_id), ledger):
+                return _finish(run, ledger, engine)
+            run.reporter.say("some finished results were damaged on disk: running their rows again")
+
+
+def _finish(run: Run, ledger: Any, engine: dict[str, str]) -> tuple[Delivered, dict[str, str]]:
+    folder = run.work.batch(run.batch_id)
+    delivered = deliver(run.batch_id, run.target, folder, ledger, run.config, engine, run.reporter.say)
+    # Delivered: nothing of the user's stays. The identity goes last: without it, the work dir is a fresh one.
+    ledger.erase(run.batch_id)
+    run.work.erase_batch(run.batch_id)
+    (run.work.path / "run.json").unlink(missing_ok=True)
+    return delivered, engine
+
+
+def _take_in(run: Run) -> BatchStatus:
+    """Intake with the ledger in this process; it is closed before the actor opens it."""
+    folder = run.work.batch(run.batch_id)
+    ledger = Ledger(run.work.ledger)
+    try:
+        batch = ledger.create_batch(
+            NewBatch(batch_id=run.batch_id, model=run.config.model, input=str(run.source), output=str(run.target))
+        )
+        if batch.status == BatchStatus.VALIDATING:
+            checked = take_in(
+                run.batch_id,
+                run.source,
+                folder,
+                ledger,
+                run.config,
+                strict=run.identity.strict,
+                max_rows=run.identity.max_rows,
+                say=run.reporter.say,
+            )
+            run.reporter.checked(checked)
+        else:
+            stage(run.source, folder, run.config, run.reporter.say)
+            run.reporter.resuming(ledger.progress(run.batch_id))
+        return ledger.batch(run.batch_id).status
+    except LsiError as error:
+        _forget(run, ledger, error)
+        raise
+    finally:
+        ledger.close()
+
+
+def _forget(run: Run, ledger: Ledger, error: LsiError) -> None:
+    """A batch refused in validation is over: the next run of this command starts afresh."""
+    if ledger.batch(run.batch_id).status != BatchStatus.VALIDATING or getattr(error, "transient", False):
+        return
+    ledger.fail_batch(run.batch_id, findings_of(error))
+    ledger.erase(run.batch_id)
+    run.work.erase_batch(run.batch_id)
+    (run.work.path / "run.json").unlink(missing_ok=True)
+
+
+class _DirectLedger:
+    """The ledger in this process, for a batch that needs no stream (every row was bad, or only delivery was left)."""
+
+    def __init__(self, run: Run) -> None:
+        self._ledger = Ledger(run.work.ledger)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+
+def locate(text: str) -> Location:
+    """A location given on the command line; `env:NAME` reads it from the environment."""
+    if text.startswith("env:"):
+        name = text.removeprefix("env:")
+        if not os.environ.get(name):
+            raise ConfigError(f"{text}: the environment variable {name} is not set")
+        text = os.environ[name]
+    return Location.parse(text)
+
+
+def with_replicas(config: Config, text: str | None) -> Config:
+    """The config with `--replicas MIN:MAX` or `--replicas N`."""
+    if text is None:
+        return config
+    low, _, high = text.partition(":")
+    try:
+        replicas = Replicas(min=int(low), max=int(high or low))
+    except ValueError:
+        raise ConfigError(f"--replicas {text!r}: write MIN:MAX or one number, from 1 up") from None
+    return config.model_copy(update={"replicas": replicas})
+
+
+def _identify(work: WorkDir, fresh: Identity) -> Identity:
+    """The identity in the work dir, if it is that of this command; else `fresh`, now written there."""
+    path = work.path / "run.json"
+    with suppress(FileNotFoundError):
+        known = msgspec.json.decode(path.read_bytes(), type=Identity)
+        for name in ("source", "output", "model", "max_rows", "strict"):
+            old, new = getattr(known, name), getattr(fresh, name)
+            if old != new:
+                raise ConfigError(
+                    f"the work dir {work.path} belongs to a run with another {name}: {old!r}, not {new!r}; "
+                    "take another --work-dir, or delete this one to begin again"
+                )
+        return known
+    atomic_write(path, msgspec.json.encode(fresh))
+    return fresh
+
+
+def _default_work_dir(source: Location, target: Location) -> Path:
+    key = hashlib.sha256(f"{source}\0{target}".encode()).hexdigest()[:16]
+    return cache_folder() / "runs" / key
+
+
+def _new_id() -> str:
+    return f"batch_{time.strftime('%Y%m%d')}_{secrets.token_hex(8)}"
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,84 @@
+"""The engine boundary: a Renderer, an Engine and a Finisher, and the one function that chooses them.
+
+A row crosses two process borders, so each step hands on opaque bytes that only the next step of the same engine
+reads: `render` (CPU) -> rendered -> `generate` (GPU) -> generated -> `finish` (CPU) -> Answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from lsi_ray.archive.rows import MediaRef, Request
+from lsi_ray.config import Config, VllmEngine
+
+ReadMedia = Callable[[MediaRef], bytes]
+"""Bytes of one media part: a ranged read of the archive, or the data of a `data:` URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    body: bytes
+    """An OpenAI response object as JSON (`chat.completion`, `text_completion`, `list` of embeddings)."""
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+class Renderer(Protocol):
+    async def render(self, request: Request, read_media: ReadMedia) -> bytes:
+        """Everything before the model: media, chat template, tokens. Raises RowError."""
+        ...
+
+
+class Engine(Protocol):
+    async def start(self) -> None:
+        """Load the model. Raises EngineError when it cannot."""
+        ...
+
+    async def generate(self, rendered: bytes, request_id: str) -> bytes:
+        """Run the model. Raises RowError for this row alone, EngineError when the engine is gone."""
+        ...
+
+    async def stop(self) -> None: ...
+
+    def describe(self) -> dict[str, str]:
+        """Name, version and device for the manifest."""
+        ...
+
+
+class Finisher(Protocol):
+    def finish(self, generated: bytes, request_id: str) -> Answer:
+        """Everything after the model: text, tool calls, the OpenAI body. Raises RowError."""
+        ...
+
+
+def make_renderer(config: Config) -> Renderer:
+    if isinstance(config.engine, VllmEngine):
+        from lsi_ray.engine.vllm.renderer import VllmRenderer
+
+        return VllmRenderer(config.engine, config.model, config.render.media_cache_bytes)
+    from lsi_ray.engine.simulated import SimulatedRenderer
+
+    return SimulatedRenderer(config.engine, config.model)
+
+
+def make_engine(config: Config) -> Engine:
+    if isinstance(config.engine, VllmEngine):
+        from lsi_ray.engine.vllm.engine import VllmReplica
+
+        return VllmReplica(config.engine)
+    from lsi_ray.engine.simulated import SimulatedReplica
+
+    return SimulatedReplica(config.engine)
+
+
+def make_finisher(config: Config) -> Finisher:
+    if isinstance(config.engine, VllmEngine):
+        from lsi_ray.engine.vllm.finisher import VllmFinisher
+
+        return VllmFinisher(config.engine, config.model)
+    from lsi_ray.engine.simulated import SimulatedFinisher
+
+    return SimulatedFinisher(config.model)

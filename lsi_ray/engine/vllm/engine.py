@@ -1,0 +1,87 @@
+"""Generation: one vLLM engine. Rendered input in, token ids out; nothing else runs in its process."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from typing import Any
+
+import vllm
+
+from lsi_ray.config import VllmEngine
+from lsi_ray.engine.vllm.config import vllm_config
+from lsi_ray.engine.vllm.imports import AsyncLLM, EngineDeadError, PoolingParams
+from lsi_ray.engine.vllm.renderer import REFUSALS, refusal
+from lsi_ray.engine.vllm.wire import Choice, Generated, Output, Prompt, Rendered, dumps
+from lsi_ray.errors import ConfigError, EngineError, RowError
+
+# A detokenizer needs only the last few prompt tokens to join the answer on; vLLM itself reads 5 back.
+_TAIL = 8
+
+
+class VllmReplica:
+    """Implements `lsi_ray.engine.Engine` with AsyncLLM, whose EngineCore is a process of its own."""
+
+    def __init__(self, engine: VllmEngine) -> None:
+        self._engine = engine
+        self._llm: AsyncLLM | None = None
+
+    async def start(self) -> None:
+        try:
+            self._llm = AsyncLLM.from_vllm_config(vllm_config(self._engine), disable_log_stats=True)
+        except ConfigError:
+            raise
+        except Exception as error:  # vLLM raises whatever its workers died of; all of it means "cannot start"
+            raise EngineError(f"vLLM could not start: {error}", code="engine_start_failed") from error
+
+    async def generate(self, rendered: bytes, request_id: str) -> bytes:
+        work: Rendered = pickle.loads(rendered)
+        try:
+            outputs = await asyncio.gather(
+                *(self._run(prompt, f"{request_id}-{number}") for number, prompt in enumerate(work.prompts))
+            )
+        except EngineDeadError as error:
+            raise EngineError(f"vLLM's engine died: {error}") from error
+        except RowError:
+            raise
+        except REFUSALS as error:
+            raise refusal(error) from None
+        generated = Generated(work.url, tuple(outputs), work.prompts[0].params, work.request)
+        return dumps(generated)
+
+    async def _run(self, prompt: Prompt, request_id: str) -> Output:
+        assert self._llm is not None, "start() first"
+        if isinstance(prompt.params, PoolingParams):
+            return await self._encode(prompt, request_id)
+        outputs = [out async for out in self._llm.generate(prompt.input, prompt.params, request_id, **prompt.options)]
+        return _output(outputs[-1])
+
+    async def _encode(self, prompt: Prompt, request_id: str) -> Output:
+        assert self._llm is not None
+        *_, final = [out async for out in self._llm.encode(prompt.input, prompt.params, request_id)]
+        vector = final.outputs.data.float().numpy()
+        return Output(len(final.prompt_token_ids), [], int(final.num_cached_tokens or 0), embedding=vector)
+
+    async def stop(self) -> None:
+        if self._llm is not None:
+            self._llm.shutdown()
+            self._llm = None
+
+    def describe(self) -> dict[str, str]:
+        return {"name": "vllm", "version": vllm.__version__, "device": self._engine.device}
+
+
+def _output(final: Any) -> Output:
+    ids = final.prompt_token_ids or []
+    choices = tuple(
+        Choice(
+            index=one.index,
+            token_ids=list(one.token_ids),
+            text=one.text,
+            finish_reason=one.finish_reason,
+            stop_reason=one.stop_reason,
+            logprobs=one.logprobs,
+        )
+        for one in final.outputs
+    )
+    return Output(len(ids), list(ids[-_TAIL:]), int(final.num_cached_tokens or 0), choices)

@@ -1,0 +1,184 @@
+"""Rendering: a request to the engine's finished input (tokens, processed pixels, parameters), without a GPU."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import jinja2
+from pydantic import ValidationError
+
+from lsi_ray.archive.rows import Request
+from lsi_ray.config import VllmEngine
+from lsi_ray.engine import ReadMedia
+from lsi_ray.engine.vllm import media
+from lsi_ray.engine.vllm.config import renderer_config
+from lsi_ray.engine.vllm.embedding import render_embedding
+from lsi_ray.engine.vllm.imports import (
+    ChatCompletionRequest,
+    CompletionRequest,
+    OnlineRenderer,
+    RequestOutputKind,
+    VLLMUnprocessableEntityError,
+    VLLMValidationError,
+    renderer_from_config,
+)
+from lsi_ray.engine.vllm.wire import Prompt, Rendered, dumps
+from lsi_ray.errors import RowError
+
+# What vLLM raises for a request it refuses.
+REFUSALS = (
+    VLLMValidationError,
+    VLLMUnprocessableEntityError,
+    ValidationError,
+    ValueError,
+    TypeError,
+    jinja2.TemplateError,
+    OverflowError,
+)
+
+
+class VllmRenderer:
+    """Implements `lsi_ray.engine.Renderer` with vLLM's GPU-less renderer."""
+
+    def __init__(self, engine: VllmEngine, model: str, media_cache_bytes: int) -> None:
+        config = renderer_config(engine)
+        self._model = model
+        self._model_config = config.model_config
+        self._online = make_online_renderer(engine, config)
+        self._defaults = config.model_config.get_diff_sampling_param()
+        self._decoded = media.DecodedMedia(media_cache_bytes)
+
+    async def render(self, request: Request, read_media: ReadMedia) -> bytes:
+        media.row_media.set([(ref, read_media(ref)) for ref in request.media])
+        media.decoded_media.set(self._decoded)
+        try:
+            rendered = await self._render(request)
+        except RowError:
+            raise
+        except REFUSALS as error:
+            raise refusal(error) from None
+        return dumps(rendered)
+
+    async def _render(self, request: Request) -> Rendered:
+        if request.url == "/v1/chat/completions":
+            return await self._chat(request)
+        if request.url == "/v1/completions":
+            return await self._completion(request)
+        return await render_embedding(self._online, self._model_config.runner_type, request)
+
+    async def _chat(self, request: Request) -> Rendered:
+        chat = ChatCompletionRequest.model_validate(request.body)
+        result = await self._online.render_chat(chat, skip_mm_cache=True)
+        if not isinstance(result, tuple):
+            raise _error_response(result)
+        _, (engine_input,) = result
+        _check_placeholders(request, engine_input)
+        wanted = chat.max_completion_tokens if chat.max_completion_tokens is not None else chat.max_tokens
+        params = chat.to_sampling_params(self._max_tokens(wanted, engine_input), self._defaults)
+        prompt = Prompt(engine_input, _tokens_out(params), self._reasoning(chat, engine_input))
+        return Rendered(request.url, (prompt,), chat if self._online.parser is not None else None)
+
+    async def _completion(self, request: Request) -> Rendered:
+        completion = CompletionRequest.model_validate(request.body)
+        result = await self._online.render_completion(completion, skip_mm_cache=True)
+        if not isinstance(result, list):
+            raise _error_response(result)
+        return Rendered(request.url, tuple(self._completion_prompt(completion, one) for one in result), None)
+
+    def _completion_prompt(self, completion: CompletionRequest, engine_input: Any) -> Prompt:
+        max_tokens = self._max_tokens(completion.max_tokens, engine_input)
+        return Prompt(engine_input, _tokens_out(completion.to_sampling_params(max_tokens, self._defaults)), {})
+
+    def _max_tokens(self, wanted: int | None, engine_input: Any) -> int:
+        room = self._model_config.max_model_len - len(engine_input["prompt_token_ids"])
+        if room <= 0:
+            limit = self._model_config.max_model_len
+            raise RowError(
+                "context_length_exceeded", f"the prompt alone fills the model's {limit} tokens", param="messages"
+            )
+        wanted = wanted if wanted is not None else self._defaults.get("max_tokens")
+        return room if wanted is None else min(int(wanted), room)
+
+    def _reasoning(self, chat: ChatCompletionRequest, engine_input: Any) -> dict[str, Any]:
+        """What the engine must know to hold a grammar back until the model stops reasoning."""
+        parser_class = self._online.parser
+        if parser_class is None or parser_class.reasoning_parser_cls is None:
+            return {}
+        kwargs = template_kwargs(self._online, chat)
+        parser = parser_class(
+            self._online.renderer.get_tokenizer(),
+            chat.tools,
+            chat_template_kwargs=kwargs,
+            model_config=self._model_config,
+        )
+        if not hasattr(chat, "resolve_reasoning_ended"):  # vLLM before 0.30 asks the parser itself
+            return {"reasoning_parser_kwargs": {"chat_template_kwargs": kwargs}}
+        ended = chat.resolve_reasoning_ended(parser, list(engine_input["prompt_token_ids"]))
+        return {"reasoning_ended": ended, "reasoning_parser_kwargs": {"chat_template_kwargs": kwargs}}
+
+
+def make_online_renderer(engine: VllmEngine, config: Any) -> OnlineRenderer:
+    """vLLM's OnlineRenderer; keywords that this version does not know yet are left out."""
+    wanted = {
+        "request_logger": None,
+        "chat_template": _read_template(engine.chat_template),
+        "chat_template_content_format": "auto",
+        # Our own allowlist (archive/fields.py) has bounded these before; vLLM would refuse them all.
+        "trust_request_mm_kwargs": True,
+        "enable_auto_tools": engine.tool_call_parser is not None,
+        "tool_parser": engine.tool_call_parser,
+        "reasoning_parser": engine.reasoning_parser or "",
+        "default_chat_template_kwargs": engine.chat_template_kwargs,
+    }
+    known = inspect.signature(OnlineRenderer.__init__).parameters
+    keywords = {name: value for name, value in wanted.items() if name in known}
+    return OnlineRenderer(model_config=config.model_config, renderer=renderer_from_config(config), **keywords)
+
+
+def template_kwargs(online: OnlineRenderer, chat: ChatCompletionRequest) -> dict[str, Any]:
+    """What the chat template was rendered with; parsers read `enable_thinking` and its like from it."""
+    params = chat.build_chat_params(online.chat_template, online.chat_template_content_format)
+    kwargs: dict[str, Any] = params.with_defaults(online.default_chat_template_kwargs).chat_template_kwargs
+    return kwargs
+
+
+def refusal(error: Exception) -> RowError:
+    """vLLM's refusal of a request, as a row error in OpenAI's words."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        param = ".".join(str(part) for part in first["loc"])
+        return RowError("invalid_value", f"{param}: {first['msg']}", param=param)
+    message = str(error) or type(error).__name__
+    code = "context_length_exceeded" if "maximum context length" in message else "invalid_request"
+    return RowError(code, message, param=getattr(error, "parameter", None))
+
+
+def _error_response(response: Any) -> RowError:
+    error = response.error
+    return RowError("invalid_request", error.message, param=error.param, status=int(error.code))
+
+
+def _tokens_out(params: Any) -> Any:
+    """Final token ids only; text in the engine just for rows that stop on strings or ask for logprobs."""
+    params.output_kind = RequestOutputKind.FINAL_ONLY
+    params.detokenize = bool(params.stop) or params.logprobs is not None
+    return params
+
+
+def _check_placeholders(request: Request, engine_input: Any) -> None:
+    """As many media in as placeholders out: a template that drops images would answer without them."""
+    placeholders = engine_input.get("mm_placeholders") or {}
+    for kind in ("image", "video"):
+        sent = sum(ref.kind == kind for ref in request.media)
+        rendered = len(placeholders.get(kind, ()))
+        if sent != rendered:
+            message = f"the request holds {sent} {kind}(s), but the chat template placed {rendered}"
+            raise RowError("media_not_rendered", message, param="messages")
+
+
+def _read_template(path: str | None) -> str | None:
+    if path is None:
+        return None
+    with open(path, encoding="utf-8") as file:
+        return file.read()

@@ -1,0 +1,205 @@
+"""Intake: from an input location to a batch whose shards are in the ledger. No GPU is touched before it is done.
+
+    stage     the input becomes a plain tar that can be read by range (a local .tar stays where it is)
+    index     strict; a truncated or corrupt archive is refused here, and nothing of it runs
+    validate  every row; bad rows become error lines at once, findings about the whole refuse the batch
+    start     plan and shards, in one ledger transaction
+
+Each step leaves a file that the next attempt finds, so an intake that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from typing import BinaryIO, Protocol
+
+import numpy as np
+
+from lsi_ray.archive.detect import HEAD_BYTES, detect
+from lsi_ray.archive.gzip import GzipStager
+from lsi_ray.archive.index import ArchiveIndex, index_tar, save_index
+from lsi_ray.archive.limits import ArchiveLimits
+from lsi_ray.archive.lines import failure_line
+from lsi_ray.archive.validate import Validation, validate
+from lsi_ray.batch_files import Staged, row_limits
+from lsi_ray.config import Config
+from lsi_ray.errors import BatchRefused, Finding, StorageError
+from lsi_ray.ledger.records import NO_POSITION, Batch, ResultLine, SegmentRef
+from lsi_ray.ledger.segments import write_segment
+from lsi_ray.ledger.workdir import BatchDir, replacing
+from lsi_ray.storage.download import fetch, stat
+from lsi_ray.storage.location import Location
+
+Say = Callable[[str], None]
+_SAY_S = 3.0
+
+
+class IntakeLedger(Protocol):
+    def start_batch(
+        self, batch_id: str, rows_total: int, plan_rows: int, shard_rows: int, segment: SegmentRef | None
+    ) -> Batch: ...
+
+
+def take_in(
+    batch_id: str,
+    source: Location,
+    folder: BatchDir,
+    ledger: IntakeLedger,
+    config: Config,
+    *,
+    strict: bool = False,
+    max_rows: int | None = None,
+    say: Say = lambda _: None,
+) -> Validation:
+    """Stage, index, validate and start a batch. Raises ArchiveError, BatchRefused, StorageError."""
+    folder.create()
+    staged = stage(source, folder, config, say)
+    say("reading the index")
+    with open(staged.tar, "rb") as file:
+        index = index_tar(file, archive_limits(config), decompressed=staged.compressed)
+        say(f"checking the rows ({len(index.members) - 1:,} files)")
+        checked = validate(
+            file,
+            index,
+            served_model=config.model,
+            strict=strict,
+            limits=row_limits(config),
+            max_rows=max_rows,
+            progress=lambda rows, done, size: say(
+                f"checking the rows ({rows:,} so far, {100 * done // max(size, 1)} %)"
+            ),
+        )
+    save(folder, index, checked)
+    segment = _failures_segment(batch_id, folder, checked)
+    ledger.start_batch(batch_id, checked.rows, len(checked.plan), shard_rows(config, checked), segment)
+    return checked
+
+
+class _Counting:
+    """Says how far validation is, every few seconds."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._next = time.monotonic() + _SAY_S
+
+    def __call__(self, rows: int, done: int, size: int) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _SAY_S
+            self._say(f"checking the rows ({rows:,} so far, {100 * done // max(size, 1)} %)")
+
+
+def stage(source: Location, folder: BatchDir, config: Config, say: Say) -> Staged:
+    """Bring the input to a plain tar, once. Raises StorageError `input_changed` when it is not what it was."""
+    version = stat(source).version
+    if (known := Staged.load(folder)) is not None:
+        if known.version != version:
+            raise StorageError("input_changed", f"{source} has changed since this work dir was made for it")
+        return known
+    staged = _stage_local(source, version, say) if source.path else None
+    staged = staged or _stage_copy(source, folder, version, config, say)
+    staged.save(folder)
+    return staged
+
+
+def _stage_local(source: Location, version: str, say: Say) -> Staged | None:
+    """A local plain tar is read in place; only its digest is taken. None when it is compressed."""
+    assert source.path is not None
+    with open(source.path, "rb") as file:
+        if detect(file.read(HEAD_BYTES)) == "gzip":
+            return None
+        file.seek(0)
+        size = os.fstat(file.fileno()).st_size
+        say(f"reading {source} ({size / 1e6:,.1f} MB)")
+        digest = hashlib.file_digest(file, "sha256")
+    return Staged(str(source.path.resolve()), True, False, size, digest.hexdigest(), version)
+
+
+def _stage_copy(source: Location, folder: BatchDir, version: str, config: Config, say: Say) -> Staged:
+    """Download, decompressing on the way, into the work dir."""
+    say(f"fetching {source}")
+    with replacing(folder.input) as target:
+        sink = _Unpacker(target, archive_limits(config))
+        fetched = fetch(source, sink.feed, max_bytes=config.limits.max_input_bytes)
+        compressed = sink.close()
+    return Staged(str(folder.input), False, compressed, fetched.size, fetched.sha256, version)
+
+
+class _Unpacker:
+    """Takes the input's bytes in order and writes the plain tar, deciding by content whether to decompress."""
+
+    def __init__(self, target: BinaryIO, limits: ArchiveLimits) -> None:
+        self._target = target
+        self._limits = limits
+        self._head = b""
+        self._gzip: GzipStager | None = None
+        self._write: Callable[[bytes], object] | None = None
+
+    def feed(self, chunk: bytes) -> None:
+        if self._write is None:
+            self._head += chunk
+            if len(self._head) < HEAD_BYTES:
+                return
+            chunk = self._decide()
+        assert self._write is not None
+        self._write(chunk)
+
+    def close(self) -> bool:
+        """The input has ended. Whether it was compressed."""
+        if self._write is None:
+            head = self._decide()
+            assert self._write is not None
+            self._write(head)
+        if self._gzip is not None:
+            self._gzip.close()
+        return self._gzip is not None
+
+    def _decide(self) -> bytes:
+        if detect(self._head[:HEAD_BYTES]) == "gzip":
+            self._gzip = GzipStager(self._target, self._limits)
+            self._write = self._gzip.feed
+        else:
+            self._write = self._target.write
+        head, self._head = self._head, b""
+        return head
+
+
+def save(folder: BatchDir, index: ArchiveIndex, checked: Validation) -> None:
+    save_index(index, folder.index)
+    with replacing(folder.plan) as file:
+        np.save(file, checked.plan)
+
+
+def archive_limits(config: Config) -> ArchiveLimits:
+    return ArchiveLimits(input_bytes=config.limits.max_input_bytes)
+
+
+def shard_rows(config: Config, checked: Validation) -> int:
+    """Rows per shard. A rendered image weighs about 1 MB, a clip many: fewer of them make a block of the same size."""
+    if checked.counts.videos:
+        return max(1, config.media_shard_rows // 4)
+    return config.media_shard_rows if checked.counts.images else config.shard_rows
+
+
+def _failures_segment(batch_id: str, folder: BatchDir, checked: Validation) -> SegmentRef | None:
+    if not checked.failures:
+        return None
+    results = (
+        ResultLine(
+            row=bad.row_index,
+            position=NO_POSITION,
+            line=failure_line(batch_id, bad.row_index, bad.custom_id, bad.error, bad.line),
+            failed=True,
+        )
+        for bad in checked.failures
+    )
+    return write_segment(folder.segments, "validation", results)
+
+
+def findings_of(error: Exception) -> list[Finding]:
+    """What to record on a batch whose intake failed."""
+    if isinstance(error, BatchRefused):
+        return error.findings
+    return [Finding(getattr(error, "code", "internal_error"), str(error))]

@@ -1,0 +1,45 @@
+"""Ray for a driver: the cluster that RAY_ADDRESS names (a job of `ray job submit` has it set), else one of our own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Ray starts workers at nice 15, and what they start inherits it: on a shared machine the engine would lose the CPU to
+# everything else.
+_ENVIRONMENT = {
+    "RAY_worker_niceness": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextmanager
+def cluster(address: str | None = None) -> Iterator[bool]:
+    """Join or start Ray; yields whether it is our own. Our own one ends with the block."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    address = address or os.environ.get("RAY_ADDRESS")
+    own = address in (None, "", "local")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if own:
+        # A worker per stage has to fit even where there is one core: CPUs are logical, the machine shares them out.
+        cpus = max(os.cpu_count() or 1, 2)
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    else:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield own
+    finally:
+        ray.shutdown()

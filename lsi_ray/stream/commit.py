@@ -1,0 +1,65 @@
+"""The commit stage: answers become final output lines, a durable segment, and then a ledger transaction."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import pyarrow as pa
+
+from lsi_ray.archive.lines import answer_id, failure_line, success_line
+from lsi_ray.config import Config
+from lsi_ray.engine import make_finisher
+from lsi_ray.errors import RowError
+from lsi_ray.ledger.records import Answers, ResultLine
+from lsi_ray.ledger.segments import write_segment
+from lsi_ray.ledger.workdir import WorkDir
+from lsi_ray.stream.ledger_actor import StreamLedger
+from lsi_ray.stream.packet import Packet, Row, from_block
+from lsi_ray.stream.render import prepare_process
+
+
+class Commit:
+    def __init__(self, config: Config, work: Path, ledger: StreamLedger) -> None:
+        prepare_process(config)
+        self._finisher = make_finisher(config)
+        self._work = WorkDir(work)
+        self._ledger = ledger
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        accepted = sum(self._commit(packet) for packet in from_block(block))
+        return pa.table({"rows": [accepted]})
+
+    def _commit(self, packet: Packet) -> int:
+        results = [self._result(packet.batch_id, row) for row in packet.rows]
+        folder = self._work.batch(packet.batch_id).segments
+        # A name of its own for each try: a repeated task never overwrites a file that the ledger refers to.
+        segment = write_segment(folder, f"{packet.shard_id:08d}-{uuid.uuid4().hex[:12]}", results)
+        committed = self._ledger.commit(packet.session, segment, Answers.of(packet.batch_id, results))
+        if not committed.accepted:
+            (folder / segment.name).unlink(missing_ok=True)
+        return committed.accepted
+
+    def _result(self, batch_id: str, row: Row) -> ResultLine:
+        try:
+            if row.error is not None:
+                raise row.error
+            assert row.payload is not None
+            answer = self._finisher.finish(row.payload, answer_id(batch_id, row.row))
+        except RowError as error:
+            return self._failure(batch_id, row, error)
+        except Exception as error:  # a parser tripped over what the model said: the row fails, its neighbours do not
+            message = f"the answer could not be read: {type(error).__name__}: {error}"
+            return self._failure(batch_id, row, RowError("internal_error", message, status=500))
+        return ResultLine(
+            row=row.row,
+            position=row.position,
+            line=success_line(batch_id, row.row, row.custom_id or "", answer.body),
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            cached_tokens=answer.cached_tokens,
+        )
+
+    def _failure(self, batch_id: str, row: Row, error: RowError) -> ResultLine:
+        line = failure_line(batch_id, row.row, row.custom_id, error, row.line)
+        return ResultLine(row=row.row, position=row.position, line=line, failed=True)

@@ -1,0 +1,96 @@
+"""The ledger inside one Ray actor, and the client that the stages call it with.
+
+The actor adds to the ledger what need not survive it: which replicas are there and what they are doing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+import ray
+
+from lsi_ray.ledger.ledger import Ledger
+from lsi_ray.ledger.records import Answers, CommitResult, LeaseAnswer, SegmentRef
+from lsi_ray.ledger.workdir import WorkDir
+
+ReplicaState = Literal["loading", "ready", "restarting", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    name: str
+    state: ReplicaState
+    detail: str
+    engine: dict[str, str]
+    since: float
+
+
+class StreamLedger(Protocol):
+    """What the stages need of the ledger. `RemoteLedger` in a cluster, the ledger itself in tests."""
+
+    def lease(self, session: int, max_rows: int, max_outstanding_rows: int) -> LeaseAnswer: ...
+    def begin(self, session: int, shard_id: int, replica: str) -> tuple[int, ...] | None: ...
+    def commit(self, session: int, segment: SegmentRef, answers: Answers) -> CommitResult: ...
+    def crash(self, session: int, shard_ids: tuple[int, ...], reason: str) -> Any: ...
+    def note_replica(self, name: str, state: ReplicaState, detail: str, engine: dict[str, str]) -> None: ...
+
+
+class LedgerActor(Ledger):
+    """`Ledger`, plus the presence of replicas (in memory) and a way to end the source early."""
+
+    def __init__(self, work: Path) -> None:
+        super().__init__(WorkDir(work).create().ledger)
+        self._replicas: dict[str, Replica] = {}
+
+    def note_replica(self, name: str, state: ReplicaState, detail: str, engine: dict[str, str]) -> None:
+        self._replicas[name] = Replica(name, state, detail, engine, time.time())
+
+    def replicas(self) -> list[Replica]:
+        return list(self._replicas.values())
+
+    def forget_replicas(self) -> None:
+        self._replicas.clear()
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+class RemoteLedger:
+    """Calls the actor by method name and waits for the answer. Pickles."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteLedger, (self._actor,)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        method = getattr(self._actor, name)
+        return lambda *args, **kwargs: ray.get(method.remote(*args, **kwargs))
+
+
+def start_ledger(work: Path) -> RemoteLedger:
+    """Start the ledger's actor on this node. It dies with the driver; what it acknowledged is on disk.
+
+    Calls run one after another: SQLite has one writer, and a call takes about a millisecond.
+    """
+    remote = ray.remote(LedgerActor).options(num_cpus=0, max_restarts=0, scheduling_strategy=_this_node())
+    ledger = RemoteLedger(remote.remote(work))
+    ledger.pid()
+    return ledger
+
+
+def _this_node() -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def as_stream_ledger(ledger: RemoteLedger) -> StreamLedger:
+    return cast(StreamLedger, ledger)

@@ -1,0 +1,67 @@
+"""The render stage: reads the rows of a lease by byte range, and renders each to the engine's input. CPU only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from pathlib import Path
+
+import pyarrow as pa
+
+from lsi_ray.batch_files import BatchFiles
+from lsi_ray.config import Config, VllmEngine
+from lsi_ray.engine import make_renderer
+from lsi_ray.errors import RowError
+from lsi_ray.ledger.records import Lease
+from lsi_ray.ledger.workdir import WorkDir
+from lsi_ray.stream.packet import Packet, Row, from_block, to_block
+
+_OPEN_BATCHES = 8
+
+
+class Render:
+    def __init__(self, config: Config, work: Path) -> None:
+        prepare_process(config)
+        self._config = config
+        self._work = WorkDir(work)
+        self._renderer = make_renderer(config)
+        self._loop = asyncio.new_event_loop()
+        self._batches: OrderedDict[str, BatchFiles] = OrderedDict()
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        (lease,) = from_block(block)
+        return to_block(self._loop.run_until_complete(self._render_shard(lease)))
+
+    async def _render_shard(self, lease: Lease) -> Packet:
+        files = self._open(lease.batch_id)
+        rows = [await self._render_row(files, position) for position in lease.todo()]
+        return Packet(lease.batch_id, lease.shard_id, lease.session, lease.exclusive, rows)
+
+    async def _render_row(self, files: BatchFiles, position: int) -> Row:
+        entry = files.plan[position]
+        row = Row(position, int(entry["row"]), int(entry["line"]), custom_id=None)
+        try:
+            request = files.request(position)
+            row.custom_id = request.custom_id
+            row.payload = await self._renderer.render(request, files.read_media)
+        except RowError as error:
+            row.error = error
+        except Exception as error:  # a bug met by one row must not end the others; the row says what happened
+            row.error = RowError("internal_error", f"rendering failed: {type(error).__name__}: {error}", status=500)
+        return row
+
+    def _open(self, batch_id: str) -> BatchFiles:
+        if batch_id not in self._batches:
+            self._batches[batch_id] = BatchFiles.open(self._work.batch(batch_id), self._config)
+            if len(self._batches) > _OPEN_BATCHES:
+                self._batches.popitem(last=False)[1].close()
+        self._batches.move_to_end(batch_id)
+        return self._batches[batch_id]
+
+
+def prepare_process(config: Config) -> None:
+    """What a worker process must have before its engine part is imported."""
+    if isinstance(config.engine, VllmEngine):
+        from lsi_ray.engine.vllm.config import set_environment
+
+        set_environment(config.engine)

@@ -1,0 +1,110 @@
+"""Running a model's stream until a batch is answered: sessions one after another, watched from outside.
+
+A session is one Ray Data execution. One that ends early costs the rows that were in flight; the next one goes on from
+the ledger. Sessions that answer nothing are not repeated for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ray.exceptions import RayError
+
+from lsi_ray.config import Config
+from lsi_ray.errors import EngineError, LsiError
+from lsi_ray.ledger.records import Progress
+from lsi_ray.ledger.states import BatchStatus
+from lsi_ray.stream.build import build_stream
+from lsi_ray.stream.ledger_actor import RemoteLedger, Replica
+
+log = logging.getLogger(__name__)
+
+_FRUITLESS_SESSIONS = 3
+_WATCH_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a watcher sees twice a second."""
+
+    progress: Progress
+    replicas: tuple[Replica, ...]
+    sessions: int
+
+
+def run_until_answered(
+    config: Config,
+    work: Path,
+    ledger: RemoteLedger,
+    batch_id: str,
+    watch: Callable[[Snapshot], None],
+) -> None:
+    """Returns when no row of the batch is open. Raises EngineError when the engine cannot be made to answer."""
+    runner = _Runner(config, work, ledger, batch_id)
+    thread = threading.Thread(target=runner.run, name="stream", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_WATCH_S)
+        watch(Snapshot(ledger.progress(batch_id), tuple(ledger.replicas()), runner.sessions))
+    if runner.error is not None:
+        raise runner.error
+
+
+class _Runner:
+    def __init__(self, config: Config, work: Path, ledger: RemoteLedger, batch_id: str) -> None:
+        self._config = config
+        self._work = work
+        self._ledger = ledger
+        self._batch_id = batch_id
+        self.sessions = 0
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._run()
+        except Exception as error:  # it ends the thread; the watcher raises it in the driver
+            self.error = error
+
+    def _run(self) -> None:
+        fruitless, crashed, reason = 0, False, ""
+        while self._open():
+            if fruitless == _FRUITLESS_SESSIONS:
+                raise EngineError(reason or "the stream ended three times without an answer", code="stream_failed")
+            if fruitless:
+                time.sleep(2.0**fruitless)
+            before = self._answered()
+            failure = self._session(crashed)
+            crashed, reason = failure is not None, self._reason(failure)
+            fruitless = 0 if self._answered() > before else fruitless + 1
+
+    def _session(self, crashed: bool) -> Exception | None:
+        """One execution of the stream; what ended it early, if anything did."""
+        self._ledger.forget_replicas()
+        session = self._ledger.open_session(self._config.model, crashed=crashed)
+        self.sessions += 1
+        shard_rows = self._ledger.batch(self._batch_id).shard_rows
+        stream = build_stream(self._config, self._work, self._ledger, session, shard_rows)
+        try:
+            for _ in stream.iter_internal_ref_bundles():
+                pass
+        except (RayError, LsiError) as error:
+            log.warning("session %d ended early: %s", session, error)
+            return error
+        return None
+
+    def _reason(self, failure: Exception | None) -> str:
+        """In people's words: what the replicas themselves said, before what Ray says about them."""
+        said = [replica.detail for replica in self._ledger.replicas() if replica.state == "failed"]
+        return said[-1] if said else str(failure or "")
+
+    def _open(self) -> bool:
+        return bool(self._ledger.batch(self._batch_id).status == BatchStatus.IN_PROGRESS)
+
+    def _answered(self) -> int:
+        progress = self._ledger.progress(self._batch_id)
+        return int(progress.completed + progress.failed)
