@@ -20,7 +20,7 @@ class ArchiveLimits:
     gzip_members: int = 16
     """Gzip streams in one file. `cat a.gz b.gz` makes two; thousands are only made to slow a reader down."""
     members: int = 200_000
-    """Entries of the tar: files, folders and global headers."""
+    """Entries of the tar: files and folders."""
     member_bytes: int = 2 * GB
     """One regular file."""
     jobs_bytes: int = 1 * GB
@@ -31,6 +31,8 @@ class ArchiveLimits:
     """One pax header or GNU long name."""
     pax_records: int = 128
     """Records in one pax header. bsdtar on macOS writes about ten."""
+    pax_globals: int = 64
+    """Global pax headers. `git archive` writes one."""
 
 
 DEFAULT_LIMITS = ArchiveLimits()

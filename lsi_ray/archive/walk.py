@@ -85,13 +85,13 @@ def walk(file: BinaryIO, size: int, limits: ArchiveLimits) -> Iterator[File]:
     """Yield the regular files of the tar of `size` bytes, in its order; at the end, all of its structure is checked."""
     window = _Window(file, size)
     refuse_other_formats(window.read(0, min(size, BLOCK), "its first header"))
-    at = entries = 0
+    at = entries = global_headers = 0
     pending = _Pending(0)
     while (block := window.read(at, BLOCK, "a header, or before its two end-of-archive blocks")) != ZERO_BLOCK:
         header = parse_header(block, at)
         if header.kind in (PAX, PAX_GLOBAL, GNU_NAME):
             at = _extend(pending, header, at, window, limits)
-            entries += header.kind == PAX_GLOBAL
+            global_headers += header.kind == PAX_GLOBAL
         else:
             entry, is_file = _entry(header, pending, at, limits)
             at = entry.offset + padded(entry.size)
@@ -101,8 +101,9 @@ def walk(file: BinaryIO, size: int, limits: ArchiveLimits) -> Iterator[File]:
                 yield entry
             entries += 1
             pending = _Pending(at)
-        if entries > limits.members:
-            raise refusal("too_large", f"the tar has more than {limits.members} entries", at)
+        if entries > limits.members or global_headers > limits.pax_globals:
+            many = f"{limits.members} entries or {limits.pax_globals} global headers"
+            raise refusal("too_large", f"the tar has more than {many}", at)
     if pending.kinds:
         raise refusal("bad_header", "the archive ends where the entry of an extension header should be", at)
     window.read(at, 2 * BLOCK, "its two end-of-archive blocks")

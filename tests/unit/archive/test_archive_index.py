@@ -192,7 +192,7 @@ def test_reads_every_archive_that_we_and_tarfile_write(files: dict[str, bytes]) 
             tar.addfile(info, io.BytesIO(data))
     writer.close()
 
-    results = []
+    results: list[dict[str, bytes] | str] = []
     for file in (ours, theirs):
         try:
             results.append(read(file.getvalue())[1])
