@@ -12,11 +12,13 @@ from typing import Any, Protocol
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from lsi_ray import __version__
 from lsi_ray.archive import output as archive_output
 from lsi_ray.archive.lines import failure_line
 from lsi_ray.archive.output import OutputInfo, write_output
+from lsi_ray.archive.plan import PLAN_DTYPE
 from lsi_ray.batch_files import BatchFiles, Staged
 from lsi_ray.config import Config, VllmEngine
 from lsi_ray.errors import RowError
@@ -144,9 +146,9 @@ class _Unanswered:
     ) -> None:
         self._batch_id = batch.batch_id
         self._files = BatchFiles.open(folder, config) if batch.plan_rows else None
-        plan = self._files.plan if self._files else np.empty(0)
+        plan: NDArray[Any] = self._files.plan if self._files else np.empty(0, PLAN_DTYPE)
         self._failures = {int(plan[one.position]["row"]): one for one in failures}
-        self._position_of = {int(row): position for position, row in enumerate(plan["row"])} if len(plan) else {}
+        self._position_of = {int(row): position for position, row in enumerate(plan["row"])}
         self._default = _UNFINISHED.get(outcome)
 
     def line(self, row: int) -> ResultLine:
@@ -173,7 +175,7 @@ def manifest(
     return {
         "batch_id": batch.batch_id,
         "status": str(outcome),
-        "input": {"name": batch.input, "bytes": staged.size, "sha256": staged.sha256},
+        "input": {"name": batch.input.rsplit("/", 1)[-1], "bytes": staged.size, "sha256": staged.sha256},
         "model": config.model,
         "revision": config.revision,
         "engine": {**engine, "arguments": arguments, "lsi_ray": __version__},

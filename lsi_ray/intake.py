@@ -68,9 +68,7 @@ def take_in(
             strict=strict,
             limits=row_limits(config),
             max_rows=max_rows,
-            progress=lambda rows, done, size: say(
-                f"checking the rows ({rows:,} so far, {100 * done // max(size, 1)} %)"
-            ),
+            progress=_Counting(say),
         )
     save(folder, index, checked)
     segment = _failures_segment(batch_id, folder, checked)

@@ -126,12 +126,15 @@ def validate(
 def pack(
     folder: Annotated[Path, typer.Argument(help="A folder with jobs.jsonl and, for media, files/.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The archive to write: .tar.gz, .tgz or .tar.")],
+    keep_bad_rows: Annotated[
+        bool, typer.Option("--keep-bad-rows", help="Pack rows that validate refuses, too: they become error lines.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Make a valid archive of a folder; refuses what validate would refuse."""
     from lsi_ray.cli.pack import pack_command
 
-    _exit(lambda: pack_command(folder, output, json), json)
+    _exit(lambda: pack_command(folder, output, keep_bad_rows, json), json)
 
 
 @app.command()

@@ -16,16 +16,19 @@ from lsi_ray.errors import ConfigError
 from lsi_ray.sample import write_sample
 
 
-def pack_command(folder: Path, output: Path, as_json: bool) -> int:
+def pack_command(folder: Path, output: Path, keep_bad_rows: bool, as_json: bool) -> int:
     if not folder.is_dir():
         raise ConfigError(f"no such folder: {folder}")
     checked = check(folder, load_config(None), None, strict=False)
-    refuse_bad_rows(checked)
+    if not keep_bad_rows:
+        refuse_bad_rows(checked)
     packed = pack_folder(folder, output)
     if as_json:
-        print(json.dumps({"archive": str(output), "bytes": packed.size, "rows": checked.rows, "files": packed.files}))
+        print(
+            json.dumps({"archive": str(output), "bytes": packed.size_out, "rows": checked.rows, "files": packed.files})
+        )
         return 0
-    _show(output, packed.size, checked)
+    _show(output, packed.size_out, checked)
     return 0
 
 

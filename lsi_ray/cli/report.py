@@ -221,7 +221,7 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def library_output(log: Path) -> Iterator[None]:
-    """Send what libraries write to standard error (Ray's C++ warnings above all) to a file; errors of ours still show."""
+    """Send what libraries write to standard error (Ray's C++ warnings above all) to a file; ours still show."""
     saved = os.dup(2)
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 2)

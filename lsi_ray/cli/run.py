@@ -122,7 +122,7 @@ def _with_ray(run: Run, intake: Future[BatchStatus]) -> tuple[Delivered, dict[st
         while True:
             with run.reporter.watching() as watch:
                 run_until_answered(run.config, run.work.path, ledger, run.batch_id, watch)
-            engine = next((replica.engine for replica in ledger.replicas() if replica.engine), {})
+            engine: dict[str, str] = next((replica.engine for replica in ledger.replicas() if replica.engine), {})
             if not reopen_damaged(run.batch_id, run.work.batch(run.batch_id), ledger):
                 return _finish(run, ledger, engine)
             run.reporter.say("some finished results were damaged on disk: running their rows again")

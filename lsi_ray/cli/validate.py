@@ -19,7 +19,7 @@ from lsi_ray.archive.pack import pack_folder
 from lsi_ray.archive.validate import Validation, validate
 from lsi_ray.batch_files import row_limits
 from lsi_ray.config import Config, load_config
-from lsi_ray.errors import BatchRefused, ConfigError
+from lsi_ray.errors import BatchRefused, ConfigError, Finding
 from lsi_ray.intake import archive_limits
 from lsi_ray.media.probe import probe
 
@@ -114,7 +114,5 @@ def _failures(checked: Validation) -> Table:
 
 def refuse_bad_rows(checked: Validation) -> None:
     """Raise BatchRefused if any row is bad: for commands that make archives."""
-    from lsi_ray.errors import Finding
-
     if checked.failures:
         raise BatchRefused([Finding(bad.code, bad.message, bad.line, bad.param) for bad in checked.failures])

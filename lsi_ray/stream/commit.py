@@ -14,8 +14,8 @@ from lsi_ray.errors import RowError
 from lsi_ray.ledger.records import Answers, ResultLine
 from lsi_ray.ledger.segments import write_segment
 from lsi_ray.ledger.workdir import WorkDir
-from lsi_ray.stream.ledger_actor import StreamLedger
 from lsi_ray.stream.packet import Packet, Row, from_block
+from lsi_ray.stream.ports import StreamLedger
 from lsi_ray.stream.render import prepare_process
 
 

@@ -1,4 +1,4 @@
-"""The generate stage: one engine replica in one Ray actor. Rows of many shards run together, answers leave as they come.
+"""The generate stage: one engine replica in one Ray actor. Rows of many shards run together, and leave as they come.
 
 Ray Data's own async UDFs hold all of a task's output until the task ends, so this is a plain generator that runs in as
 many threads as shards are in flight, over one event loop that owns the engine.
@@ -24,8 +24,8 @@ import pyarrow as pa
 from lsi_ray.config import Config
 from lsi_ray.engine import make_engine
 from lsi_ray.errors import ConfigError, EngineError, RowError
-from lsi_ray.stream.ledger_actor import StreamLedger
 from lsi_ray.stream.packet import Packet, Row, from_block, to_block
+from lsi_ray.stream.ports import StreamLedger
 from lsi_ray.stream.render import prepare_process
 
 _T = TypeVar("_T")

@@ -7,36 +7,14 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, cast
 
 import ray
 
 from lsi_ray.ledger.ledger import Ledger
-from lsi_ray.ledger.records import Answers, CommitResult, LeaseAnswer, SegmentRef
 from lsi_ray.ledger.workdir import WorkDir
-
-ReplicaState = Literal["loading", "ready", "restarting", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Replica:
-    name: str
-    state: ReplicaState
-    detail: str
-    engine: dict[str, str]
-    since: float
-
-
-class StreamLedger(Protocol):
-    """What the stages need of the ledger. `RemoteLedger` in a cluster, the ledger itself in tests."""
-
-    def lease(self, session: int, max_rows: int, max_outstanding_rows: int) -> LeaseAnswer: ...
-    def begin(self, session: int, shard_id: int, replica: str) -> tuple[int, ...] | None: ...
-    def commit(self, session: int, segment: SegmentRef, answers: Answers) -> CommitResult: ...
-    def crash(self, session: int, shard_ids: tuple[int, ...], reason: str) -> Any: ...
-    def note_replica(self, name: str, state: ReplicaState, detail: str, engine: dict[str, str]) -> None: ...
+from lsi_ray.stream.ports import Replica, ReplicaState, StreamLedger
 
 
 class LedgerActor(Ledger):

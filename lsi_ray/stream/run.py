@@ -20,7 +20,8 @@ from lsi_ray.errors import EngineError, LsiError
 from lsi_ray.ledger.records import Progress
 from lsi_ray.ledger.states import BatchStatus
 from lsi_ray.stream.build import build_stream
-from lsi_ray.stream.ledger_actor import RemoteLedger, Replica
+from lsi_ray.stream.ledger_actor import RemoteLedger
+from lsi_ray.stream.ports import Replica
 
 log = logging.getLogger(__name__)
 

@@ -6,18 +6,15 @@ blocks are leases, and a lease is handed out once (Ray would replay the generato
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 
 import pyarrow as pa
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from lsi_ray.ledger.records import Lease
-from lsi_ray.stream.ledger_actor import StreamLedger
+from lsi_ray.stream.leases import leases
 from lsi_ray.stream.packet import to_block
-
-_POLL_S = 0.1
+from lsi_ray.stream.ports import StreamLedger
 
 
 class LeaseSource(Datasource):  # type: ignore[misc]
@@ -42,16 +39,3 @@ class LeaseSource(Datasource):  # type: ignore[misc]
 
     def get_name(self) -> str:
         return "Lease"
-
-
-def leases(
-    ledger: StreamLedger, session: int, max_outstanding_rows: int, *, sleep: Callable[[float], None] = time.sleep
-) -> Iterator[Lease]:
-    """Every lease of this session, until the model has no row left to answer."""
-    while True:
-        answer = ledger.lease(session, max_outstanding_rows, max_outstanding_rows)
-        yield from answer.leases
-        if answer.state == "idle":
-            return
-        if not answer.leases:
-            sleep(_POLL_S)

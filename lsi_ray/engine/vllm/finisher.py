@@ -74,7 +74,7 @@ class VllmFinisher:
             choices=[self._chat_choice(result, output, choice) for choice in output.choices],
             usage=_usage(result),
         )
-        return response.model_dump_json().encode()
+        return _encoded(response)
 
     def _chat_choice(self, result: Generated, output: Output, choice: Choice) -> ChatCompletionResponseChoice:
         message, called = self._message(result, output, choice, self._text(result, output, choice))
@@ -135,7 +135,7 @@ class VllmFinisher:
             ],
             usage=_usage(result),
         )
-        return response.model_dump_json().encode()
+        return _encoded(response)
 
     def _text(self, result: Generated, output: Output, choice: Choice) -> str:
         if result.params.detokenize:
@@ -145,9 +145,15 @@ class VllmFinisher:
         asked = SimpleNamespace(
             request_id="", prompt_token_ids=output.prompt_tail, prompt_embeds=None, sampling_params=result.params
         )
-        detokenizer = IncrementalDetokenizer.from_new_request(self._online.renderer.get_tokenizer(), asked)  # type: ignore[arg-type]
+        detokenizer = IncrementalDetokenizer.from_new_request(self._online.renderer.get_tokenizer(), asked)
         detokenizer.update(choice.token_ids, choice.finish_reason == "stop")
-        return detokenizer.get_next_output_text(finished=True, delta=False)
+        text: str = detokenizer.get_next_output_text(finished=True, delta=False)
+        return text
+
+
+def _encoded(response: Any) -> bytes:
+    text: str = response.model_dump_json()
+    return text.encode()
 
 
 def _usage(result: Generated) -> UsageInfo:

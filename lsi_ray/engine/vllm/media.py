@@ -27,7 +27,8 @@ from lsi_ray.engine.vllm.imports import (
 )
 from lsi_ray.errors import RowError
 from lsi_ray.media.image import decode_image
-from lsi_ray.media.video import Video, VideoInfo, decode_video
+from lsi_ray.media.sampling import VideoInfo
+from lsi_ray.media.video import Video, decode_video
 
 CONNECTOR = "lsi"
 
@@ -64,7 +65,7 @@ class DecodedMedia:
 decoded_media: ContextVar[DecodedMedia] = ContextVar("decoded_media")
 
 
-@MEDIA_CONNECTOR_REGISTRY.register(CONNECTOR)  # type: ignore[untyped-decorator]
+@MEDIA_CONNECTOR_REGISTRY.register(CONNECTOR)
 class ArchiveConnector(MediaConnector):  # type: ignore[misc]
     """Resolves `lsi:N`; refuses everything else."""
 

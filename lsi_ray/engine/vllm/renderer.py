@@ -91,7 +91,7 @@ class VllmRenderer:
         return Prompt(engine_input, _tokens_out(completion.to_sampling_params(max_tokens, self._defaults)), {})
 
     def _max_tokens(self, wanted: int | None, engine_input: Any) -> int:
-        room = self._model_config.max_model_len - len(engine_input["prompt_token_ids"])
+        room: int = self._model_config.max_model_len - len(engine_input["prompt_token_ids"])
         if room <= 0:
             limit = self._model_config.max_model_len
             raise RowError(

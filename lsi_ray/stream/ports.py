@@ -1,0 +1,27 @@
+"""What the stages need of the ledger, so that they are plain objects: an actor's client in a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from lsi_ray.ledger.records import Answers, CommitResult, LeaseAnswer, SegmentRef
+
+ReplicaState = Literal["loading", "ready", "restarting", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    name: str
+    state: ReplicaState
+    detail: str
+    engine: dict[str, str]
+    since: float
+
+
+class StreamLedger(Protocol):
+    def lease(self, session: int, max_rows: int, max_outstanding_rows: int) -> LeaseAnswer: ...
+    def begin(self, session: int, shard_id: int, replica: str) -> tuple[int, ...] | None: ...
+    def commit(self, session: int, segment: SegmentRef, answers: Answers) -> CommitResult: ...
+    def crash(self, session: int, shard_ids: tuple[int, ...], reason: str) -> Any: ...
+    def note_replica(self, name: str, state: ReplicaState, detail: str, engine: dict[str, str]) -> None: ...
