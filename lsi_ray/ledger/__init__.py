@@ -1,0 +1,1 @@
+"""The durable record of batches, shards, leases and results: a state machine over SQLite, and files of results."""

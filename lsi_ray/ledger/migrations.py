@@ -1,0 +1,78 @@
+"""The ledger's schema as an ordered list of steps; the names of those applied are kept in the file.
+
+A step, once released, never changes; a new one is appended. A file with a step that we do not know was written by a
+newer version and is refused.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+
+from lsi_ray.errors import LedgerError
+
+Migration = Callable[[sqlite3.Connection], None]
+
+
+def m001_initial(db: sqlite3.Connection) -> None:
+    # request: the NewBatch as JSON, to know a repeated creation; counts are apart, so that a commit rewrites 60 bytes
+    db.execute("""
+        CREATE TABLE batches (
+            batch_no INTEGER PRIMARY KEY, batch_id TEXT NOT NULL UNIQUE, request TEXT NOT NULL, model TEXT NOT NULL,
+            caller TEXT NOT NULL, priority INTEGER NOT NULL, deadline REAL, status TEXT NOT NULL, outcome TEXT,
+            created_at REAL NOT NULL, findings TEXT NOT NULL DEFAULT '[]', shard_rows INTEGER NOT NULL DEFAULT 0,
+            erased INTEGER NOT NULL DEFAULT 0)""")
+    db.execute("CREATE INDEX batches_by_model ON batches (model, status)")
+    db.execute("""
+        CREATE TABLE counts (
+            batch_no INTEGER PRIMARY KEY REFERENCES batches, rows_total INTEGER NOT NULL DEFAULT 0,
+            plan_rows INTEGER NOT NULL DEFAULT 0, completed INTEGER NOT NULL DEFAULT 0,
+            failed INTEGER NOT NULL DEFAULT 0, prompt_tokens INTEGER NOT NULL DEFAULT 0,
+            completion_tokens INTEGER NOT NULL DEFAULT 0, cached_tokens INTEGER NOT NULL DEFAULT 0,
+            rows_begun INTEGER NOT NULL DEFAULT 0, rows_rerun INTEGER NOT NULL DEFAULT 0)""")
+    db.execute("""
+        CREATE TABLE history (
+            batch_no INTEGER NOT NULL REFERENCES batches, step INTEGER NOT NULL, status TEXT NOT NULL,
+            at REAL NOT NULL, PRIMARY KEY (batch_no, step)) WITHOUT ROWID""")
+    db.execute("""
+        CREATE TABLE sessions (
+            session INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, opened_at REAL NOT NULL,
+            request INTEGER NOT NULL DEFAULT 0)""")
+    db.execute("CREATE INDEX sessions_by_model ON sessions (model, session)")
+    # AUTOINCREMENT: a shard that was split leaves an id that nobody else gets, so late messages about it miss
+    db.execute("""
+        CREATE TABLE shards (
+            shard_id INTEGER PRIMARY KEY AUTOINCREMENT, batch_no INTEGER NOT NULL REFERENCES batches,
+            start INTEGER NOT NULL, stop INTEGER NOT NULL, attempt INTEGER NOT NULL, state INTEGER NOT NULL,
+            todo INTEGER NOT NULL, done BLOB NOT NULL, begun INTEGER NOT NULL, interrupted INTEGER NOT NULL,
+            session INTEGER REFERENCES sessions, request INTEGER NOT NULL DEFAULT 0, replica TEXT)""")
+    db.execute("CREATE UNIQUE INDEX shards_by_start ON shards (batch_no, start)")
+    db.execute("CREATE INDEX shards_pending ON shards (batch_no, attempt, start) WHERE state = 0")
+    db.execute("CREATE INDEX shards_held ON shards (session, batch_no) WHERE state IN (1, 2)")
+    db.execute("""
+        CREATE TABLE segments (
+            segment_no INTEGER PRIMARY KEY, batch_no INTEGER NOT NULL REFERENCES batches, name TEXT NOT NULL,
+            size INTEGER NOT NULL, rows INTEGER NOT NULL, sha256 TEXT NOT NULL, positions BLOB, refused BLOB,
+            completed INTEGER NOT NULL, failed INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,
+            completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, UNIQUE (batch_no, name))""")
+    db.execute("""
+        CREATE TABLE quarantined (
+            batch_no INTEGER NOT NULL REFERENCES batches, position INTEGER NOT NULL, code TEXT NOT NULL,
+            message TEXT NOT NULL, PRIMARY KEY (batch_no, position)) WITHOUT ROWID""")
+
+
+MIGRATIONS: tuple[Migration, ...] = (m001_initial,)
+
+
+def migrate(db: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> list[str]:
+    """Apply the steps that the file lacks, within the caller's transaction; the names of those applied now."""
+    db.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY)")
+    applied = {row[0] for row in db.execute("SELECT name FROM migrations")}
+    unknown = applied - {step.__name__ for step in migrations}
+    if unknown:
+        raise LedgerError("ledger_too_new", f"written by a newer version: it has {', '.join(sorted(unknown))}")
+    new = [step for step in migrations if step.__name__ not in applied]
+    for step in new:
+        step(db)
+        db.execute("INSERT INTO migrations VALUES (?)", (step.__name__,))
+    return [step.__name__ for step in new]

@@ -1,0 +1,150 @@
+"""Stream sessions and the leases they take.
+
+A session number is a fencing epoch: opening one ends every lease of the model's earlier ones, and those can lease,
+begin, blame and hand back nothing any more. Their finished rows are still welcome (see commits.py).
+
+Order of leases: earliest deadline first (none comes last), then higher priority, then age of the batch; in a batch
+fresh shards before suspects, because a suspect empties the engine it runs in.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+from lsi_ray.errors import LedgerError
+from lsi_ray.ledger import batches, crashes, positions, shards
+from lsi_ray.ledger.records import Lease, LeaseAnswer
+from lsi_ray.ledger.shards import ShardState
+from lsi_ray.ledger.states import BatchStatus
+
+FORGIVEN = 2
+"""How often a begun shard may lose its session without blame. The end of a session is mostly a kill of the driver or
+of the machine, whose innocent rows in flight would else run alone, 8 by 8; a row that kills the machine still climbs
+the ladder of crashes.py from its third time on."""
+
+
+def open_session(db: sqlite3.Connection, model: str, crashed: bool, now: float) -> int:
+    for shard in _held_by_model(db, model):
+        if shard["state"] == ShardState.LEASED:
+            shards.hand_back(db, shard)
+        elif crashed or shard["interrupted"] >= FORGIVEN:
+            crashes.crash(db, shard, "engine_crashed", "its stream ended while it ran", now)
+        else:
+            shards.hand_back(db, shard)
+            db.execute("UPDATE shards SET interrupted = interrupted + 1 WHERE shard_id = ?", (shard["shard_id"],))
+    cursor = db.execute("INSERT INTO sessions (model, opened_at) VALUES (?, ?)", (model, now))
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def _held_by_model(db: sqlite3.Connection, model: str) -> list[sqlite3.Row]:
+    return db.execute(
+        "SELECT * FROM shards WHERE state IN (1, 2)"
+        " AND session = (SELECT max(session) FROM sessions WHERE model = ?) ORDER BY batch_no, start",
+        (model,),
+    ).fetchall()
+
+
+def lease(db: sqlite3.Connection, session: int, max_rows: int, max_outstanding_rows: int, request: int) -> LeaseAnswer:
+    current = _current(db, session)
+    if request and current["request"] == request:
+        return _answer(db, current["model"], _given(db, session, request))
+    room = max_outstanding_rows - _outstanding(db, session)
+    # With nothing out, one shard goes however large it is, or it never would.
+    leases = _choose(db, current["model"], session, max_rows, room, at_least_one=room == max_outstanding_rows)
+    _take(db, session, request, leases)
+    return _answer(db, current["model"], tuple(leases))
+
+
+def _choose(
+    db: sqlite3.Connection, model: str, session: int, max_rows: int, room: int, *, at_least_one: bool
+) -> list[Lease]:
+    leases: list[Lease] = []
+    rows = 0
+    for batch_id, shard in _waiting(db, model):
+        rows += shard["todo"]
+        first = not leases
+        if not ((rows <= max_rows or first) and (rows <= room or (first and at_least_one))):
+            break
+        leases.append(shards.lease_of(shard, batch_id, session))
+    return leases
+
+
+def _waiting(db: sqlite3.Connection, model: str) -> Iterator[tuple[str, sqlite3.Row]]:
+    """Pending shards in order of lease, read only as far as the caller goes: 80,000 may wait, a few are wanted."""
+    for batch in _running(db, model):
+        pending = db.execute(
+            "SELECT * FROM shards WHERE batch_no = ? AND state = 0 ORDER BY attempt, start", (batch["batch_no"],)
+        )
+        for shard in pending:
+            yield batch["batch_id"], shard
+
+
+def _current(db: sqlite3.Connection, session: int) -> sqlite3.Row:
+    row: sqlite3.Row | None = db.execute("SELECT * FROM sessions WHERE session = ?", (session,)).fetchone()
+    if row is None:
+        raise LedgerError("no_such_session", f"no session {session}")
+    newest = db.execute("SELECT max(session) FROM sessions WHERE model = ?", (row["model"],)).fetchone()[0]
+    if newest != session:
+        raise LedgerError("stale_session", f"session {session} of {row['model']} has ended: {newest} came after it")
+    return row
+
+
+def _given(db: sqlite3.Connection, session: int, request: int) -> tuple[Lease, ...]:
+    rows = db.execute(
+        "SELECT shards.*, batch_id FROM shards JOIN batches USING (batch_no)"
+        " WHERE session = ? AND state IN (1, 2) AND state = ? AND shards.request = ? ORDER BY shard_id",
+        (session, ShardState.LEASED, request),
+    )
+    return tuple(shards.lease_of(row, row["batch_id"], session) for row in rows)
+
+
+def _outstanding(db: sqlite3.Connection, session: int) -> int:
+    query = "SELECT sum(todo) FROM shards WHERE session = ? AND state IN (1, 2)"
+    return db.execute(query, (session,)).fetchone()[0] or 0
+
+
+def _running(db: sqlite3.Connection, model: str) -> list[sqlite3.Row]:
+    return db.execute(
+        "SELECT batch_no, batch_id FROM batches WHERE model = ? AND status = ?"
+        " ORDER BY deadline IS NULL, deadline, priority DESC, batch_no",
+        (model, BatchStatus.IN_PROGRESS),
+    ).fetchall()
+
+
+def _take(db: sqlite3.Connection, session: int, request: int, leases: list[Lease]) -> None:
+    db.execute("UPDATE sessions SET request = ? WHERE session = ?", (request, session))
+    db.executemany(
+        "UPDATE shards SET state = ?, session = ?, request = ?, replica = NULL WHERE shard_id = ?",
+        ((ShardState.LEASED, session, request, lease.shard_id) for lease in leases),
+    )
+
+
+def _answer(db: sqlite3.Connection, model: str, leases: tuple[Lease, ...]) -> LeaseAnswer:
+    if leases:
+        return LeaseAnswer(leases, "work")
+    return LeaseAnswer((), "wait" if _running(db, model) else "idle")
+
+
+def lost_its_run(db: sqlite3.Connection, session: int, shard_id: int, replica: str) -> bool:
+    """Whether another process began this shard for this session: it died, or nobody would ask anew."""
+    rows = shards.held(db, session, [shard_id])
+    return any(row["state"] == ShardState.BEGUN and row["replica"] != replica for row in rows)
+
+
+def begin(db: sqlite3.Connection, session: int, shard_id: int, replica: str) -> tuple[int, ...] | None:
+    for shard in shards.held(db, session, [shard_id]):
+        if shard["state"] == ShardState.LEASED:
+            _mark_begun(db, shard, replica)
+        return positions.members(shard["start"], shard["stop"], shard["done"])
+    return None
+
+
+def _mark_begun(db: sqlite3.Connection, shard: sqlite3.Row, replica: str) -> None:
+    db.execute(
+        "UPDATE shards SET state = ?, replica = ?, begun = begun + 1 WHERE shard_id = ?",
+        (ShardState.BEGUN, replica, shard["shard_id"]),
+    )
+    again = shard["todo"] if shard["begun"] else 0
+    batches.count(db, shard["batch_no"], rows_begun=shard["todo"], rows_rerun=again)
