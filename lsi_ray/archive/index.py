@@ -45,7 +45,10 @@ class ArchiveIndex:
 
 
 def index_tar(file: BinaryIO, limits: ArchiveLimits = DEFAULT_LIMITS, *, decompressed: bool = False) -> ArchiveIndex:
-    """Index the plain tar `file`, which must be seekable. Raises ArchiveError with any code of `codes`.
+    """Index the plain tar `file`. Raises ArchiveError with any code of `codes`.
+
+    `file` must be seekable, and its `read(n)` must give n bytes except at the end. Headers that lie far apart take a
+    read each: give a remote file large blocks of read-ahead.
 
     Say `decompressed` for the tar out of a .tar.gz: its size then has the larger limit, and messages say that their
     offset is not one of the file as given.

@@ -57,9 +57,8 @@ class _Pending:
 class _Window:
     """Random reads of `file` through one buffer. `read` gives all that was asked for or raises `truncated`."""
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._size = size
         self._start = 0
         self._held = b""
 
@@ -71,8 +70,6 @@ class _Window:
         return self._held[begin : begin + length]
 
     def _load(self, at: int, length: int, what: str) -> None:
-        if at + length > self._size:
-            raise refusal("truncated", f"the tar ends inside {what}", self._size)
         near = at < self._start + len(self._held) + _WINDOW_BYTES
         self._file.seek(at)
         self._held = self._file.read(max(length, _WINDOW_BYTES if near else _SMALL_READ_BYTES))
@@ -83,7 +80,7 @@ class _Window:
 
 def walk(file: BinaryIO, size: int, limits: ArchiveLimits) -> Iterator[File]:
     """Yield the regular files of the tar of `size` bytes, in its order; at the end, all of its structure is checked."""
-    window = _Window(file, size)
+    window = _Window(file)
     refuse_other_formats(window.read(0, min(size, BLOCK), "its first header"))
     at = entries = global_headers = 0
     pending = _Pending(0)

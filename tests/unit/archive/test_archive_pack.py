@@ -135,8 +135,11 @@ def test_refuses_jobs_or_files_that_are_links_out(folder: Path) -> None:
     (folder / "jobs.jsonl").unlink()
     (folder.parent / "jobs.jsonl").rename(folder / "jobs.jsonl")
     (folder / "files").rename(folder.parent / "media")
-    (folder / "files").symlink_to("../media")
-    assert refused(folder).code == "unsupported_member"
+    for inside in ("../media", "media"):
+        (folder / "files").unlink(missing_ok=True)
+        (folder / "files").symlink_to(inside)
+        (folder / "media").mkdir(exist_ok=True)
+        assert refused(folder).code == "unsupported_member"
 
 
 def test_refuses_what_the_reader_would_refuse(folder: Path) -> None:

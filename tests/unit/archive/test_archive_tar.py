@@ -133,6 +133,7 @@ PATH = record(b"path", b"files/b")
     "payload",
     [
         PATH[:-1],
+        PATH[:-1] + b"X",
         PATH + b"\0",
         PATH + b"9",
         b"0" + PATH[1:],
@@ -210,6 +211,12 @@ def test_any_changed_byte_of_a_header_is_noticed() -> None:
             else:
                 assert result == whole
                 assert 148 <= place - len(JOBS) < 156, "only the checksum's own filler may change"
+
+
+def test_a_cut_names_the_file_and_where_the_tar_ends() -> None:
+    error = refused(archive(entry(b"files/a", b"x" * 5000))[:3000])
+    assert (error.code, error.offset) == ("truncated", 3000)
+    assert "inside 'files/a', 3656 bytes early" in error.message
 
 
 def test_refuses_a_signed_checksum() -> None:
