@@ -22,6 +22,7 @@ from lsi_ray.archive.plan import PLAN_DTYPE
 from lsi_ray.batch_files import BatchFiles, Staged
 from lsi_ray.config import Config, VllmEngine
 from lsi_ray.errors import RowError
+from lsi_ray.intake import telling
 from lsi_ray.ledger.records import NO_POSITION, Batch, Progress, ResultLine, RowFailure, SegmentRef
 from lsi_ray.ledger.segments import Results, damaged
 from lsi_ray.ledger.states import BatchStatus
@@ -120,7 +121,7 @@ def deliver(
     described = manifest(batch, outcome, progress, folder, config, engine)
     output = write_output(folder.output, rows, described, total=batch.rows_total)
     say(f"sending {output.size / 1e6:,.1f} MB to {target}")
-    upload(folder.output, target)
+    upload(folder.output, target, options=telling(say))
     ledger.deliver(batch_id, outcome)
     return Delivered(output, progress, digest.counts(), time.monotonic() - begun)
 

@@ -14,6 +14,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import BinaryIO, Protocol
 
 import numpy as np
@@ -32,6 +33,7 @@ from lsi_ray.ledger.segments import write_segment
 from lsi_ray.ledger.workdir import BatchDir, replacing
 from lsi_ray.storage.download import fetch, stat
 from lsi_ray.storage.location import Location
+from lsi_ray.storage.transfer import DEFAULT_OPTIONS, TransferOptions
 
 Say = Callable[[str], None]
 _SAY_S = 3.0
@@ -91,15 +93,26 @@ class _Counting:
 
 def stage(source: Location, folder: BatchDir, config: Config, say: Say) -> Staged:
     """Bring the input to a plain tar, once. Raises StorageError `input_changed` when it is not what it was."""
-    version = stat(source).version
     if (known := Staged.load(folder)) is not None:
-        if known.version != version:
-            raise StorageError("input_changed", f"{source} has changed since this work dir was made for it")
+        _check_unchanged(source, known, say)
         return known
+    version = stat(source).version
     staged = _stage_local(source, version, say) if source.path else None
     staged = staged or _stage_copy(source, folder, version, config, say)
     staged.save(folder)
     return staged
+
+
+def _check_unchanged(source: Location, known: Staged, say: Say) -> None:
+    try:
+        version = stat(source).version
+    except StorageError as error:
+        if known.in_place:
+            raise
+        say(f"the input cannot be looked at again ({error}); going on with what was fetched")
+        return
+    if version != known.version:
+        raise StorageError("input_changed", f"{source} has changed since this work dir was made for it")
 
 
 def _stage_local(source: Location, version: str, say: Say) -> Staged | None:
@@ -120,9 +133,16 @@ def _stage_copy(source: Location, folder: BatchDir, version: str, config: Config
     say(f"fetching {source}")
     with replacing(folder.input) as target:
         sink = _Unpacker(target, archive_limits(config))
-        fetched = fetch(source, sink.feed, max_bytes=config.limits.max_input_bytes)
+        fetched = fetch(
+            source, sink.feed, max_bytes=config.limits.max_input_bytes, version=version, options=telling(say)
+        )
         compressed = sink.close()
     return Staged(str(folder.input), False, compressed, fetched.size, fetched.sha256, version)
+
+
+def telling(say: Say) -> TransferOptions:
+    """Transfers that say what they wait for."""
+    return replace(DEFAULT_OPTIONS, on_retry=lambda error, wait_s: say(f"{error}; trying again in {wait_s:.0f} s"))
 
 
 class _Unpacker:

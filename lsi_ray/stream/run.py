@@ -80,7 +80,7 @@ class _Runner:
                 time.sleep(2.0**fruitless)
             before = self._answered()
             failure = self._session(crashed)
-            crashed, reason = failure is not None, self._reason(failure)
+            crashed, reason = _engine_brought_it_down(failure), self._reason(failure)
             fruitless = 0 if self._answered() > before else fruitless + 1
 
     def _session(self, crashed: bool) -> Exception | None:
@@ -109,3 +109,9 @@ class _Runner:
     def _answered(self) -> int:
         progress = self._ledger.progress(self._batch_id)
         return int(progress.completed + progress.failed)
+
+
+def _engine_brought_it_down(failure: Exception | None) -> bool:
+    """Whether rows that were running are to blame: not for a fault of Ray's, of a render worker's, or of a lost node."""
+    cause = getattr(failure, "cause", None) or failure
+    return isinstance(cause, EngineError)

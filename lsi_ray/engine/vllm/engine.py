@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 from typing import Any
 
@@ -10,6 +11,7 @@ import vllm
 
 from lsi_ray.config import VllmEngine
 from lsi_ray.engine.vllm.config import vllm_config
+from lsi_ray.engine.vllm.fate import REPLICA
 from lsi_ray.engine.vllm.imports import AsyncLLM, EngineDeadError, PoolingParams
 from lsi_ray.engine.vllm.renderer import REFUSALS, refusal
 from lsi_ray.engine.vllm.wire import Choice, Generated, Output, Prompt, Rendered, dumps
@@ -27,6 +29,7 @@ class VllmReplica:
         self._llm: AsyncLLM | None = None
 
     async def start(self) -> None:
+        os.environ[REPLICA] = str(os.getpid())
         try:
             self._llm = AsyncLLM.from_vllm_config(vllm_config(self._engine), disable_log_stats=True)
         except ConfigError:
