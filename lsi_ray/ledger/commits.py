@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Iterable
 
 from lsi_ray.errors import LedgerError
-from lsi_ray.ledger import batches, positions, shards
+from lsi_ray.ledger import batches, digest, positions, shards
 from lsi_ray.ledger.records import Answers, CommitResult, SegmentRef
 from lsi_ray.ledger.states import BatchStatus
 from lsi_ray.ledger.workdir import check_name
@@ -37,6 +37,9 @@ def commit(db: sqlite3.Connection, segment: SegmentRef, answers: Answers, now: f
     sums = _sums(answers, [given[position] for position in taken])
     record(db, batch["batch_no"], segment, positions.pack(taken), sorted(given.keys() - set(taken)), sums)
     batches.count(db, batch["batch_no"], **sums)
+    if answers.errors:
+        indices = {given[position] for position in taken}
+        digest.add(db, batch["batch_no"], segment.name, [note for note in answers.errors if note.index in indices])
     return CommitResult(len(taken), batches.finish_if_answered(db, batch["batch_no"], now))
 
 
@@ -131,6 +134,7 @@ def disown(db: sqlite3.Connection, batch_id: str, name: str, now: float) -> int:
         shards.reopen(db, shard, share)
     batches.count(db, batch_no, **{column: -row[column] for column in SUMS})
     db.execute("DELETE FROM segments WHERE segment_no = ?", (row["segment_no"],))
+    digest.remove(db, batch_no, name)
     if status == BatchStatus.FINALIZING and batch["outcome"] == BatchStatus.COMPLETED:
         batches.move(db, batch, BatchStatus.IN_PROGRESS, now)
     return len(ordered)

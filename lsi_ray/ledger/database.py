@@ -32,6 +32,7 @@ class Database:
         try:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA foreign_keys=ON")
+            self._connection.execute("PRAGMA secure_delete=ON")  # what is erased is overwritten
             self._connection.execute("PRAGMA busy_timeout=5000")  # for a person with the sqlite3 shell, reading
             with self.transaction(durable=True) as db:
                 migrate(db)

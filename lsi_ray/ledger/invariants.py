@@ -79,6 +79,8 @@ def _check_segments(db: sqlite3.Connection, batch: sqlite3.Row, answered: set[in
             sums[name] += segment[name]
     _hold(len(owned) == len(set(owned)), batch, "a row was answered twice")
     _hold(set(owned) == answered, batch, "the bitmaps and the segments disagree")
+    noted = db.execute("SELECT coalesce(sum(rows), 0) FROM errors WHERE batch_no = ?", (batch_no,)).fetchone()[0]
+    _hold(noted <= batch["failed"], batch, f"its digest tells of {noted} failed rows, there are {batch['failed']}")
     for name in SUMS:
         _hold(batch[name] == sums[name], batch, f"{name} is {batch[name]}, its parts sum to {sums[name]}")
 

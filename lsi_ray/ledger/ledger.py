@@ -16,13 +16,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from lsi_ray.errors import Finding, LedgerError
-from lsi_ray.ledger import batches, commits, crashes, lifecycle, sessions, shards
+from lsi_ray.ledger import batches, commits, crashes, digest, lifecycle, sessions, shards
 from lsi_ray.ledger.database import Database
 from lsi_ray.ledger.lock import WorkLock
 from lsi_ray.ledger.records import (
     Answers,
     Batch,
     CommitResult,
+    ErrorCount,
+    ErrorNote,
     LeaseAnswer,
     NewBatch,
     Progress,
@@ -64,12 +66,13 @@ class Ledger:
         shard_rows: int,
         segment: SegmentRef | None = None,
         failed: int | None = None,
+        errors: Sequence[ErrorNote] = (),
     ) -> Batch:
         """End of validation. `segment` holds the `rows_total - plan_rows` rows that validation answered, of which
         `failed` (all by default) are errors. Without a row to run the batch is `finalizing` at once. Cancelled,
         expired or failed meanwhile: `illegal_transition`."""
         with self._database.transaction(durable=True) as db:
-            lifecycle.start(db, batch_id, rows_total, plan_rows, shard_rows, segment, failed, self._clock())
+            lifecycle.start(db, batch_id, rows_total, plan_rows, shard_rows, segment, failed, errors, self._clock())
             return batches.read(db, batches.find(db, batch_id))
 
     def fail_batch(self, batch_id: str, findings: Sequence[Finding]) -> Batch:
@@ -151,6 +154,11 @@ class Ledger:
             )
             return [RowFailure(*row) for row in rows]
 
+    def error_digest(self, batch_id: str) -> tuple[ErrorCount, ...]:
+        """Most frequent code first."""
+        with self._database.reading() as db:
+            return digest.read(db, batches.find(db, batch_id)["batch_no"])
+
     # -- running
 
     def open_session(self, model: str, *, crashed: bool = False) -> int:
@@ -163,7 +171,7 @@ class Ledger:
         """Shards of at most `max_rows` rows together, while at most `max_outstanding_rows` are out. A `request` number
         above 0 that repeats the session's last one gets the same leases again. `stale_session` ends the caller."""
         with self._database.transaction(durable=False) as db:
-            return sessions.lease(db, session, max_rows, max_outstanding_rows, request)
+            return sessions.lease(db, session, max_rows, max_outstanding_rows, request, self._clock())
 
     def begin(self, session: int, shard_id: int, replica: str) -> tuple[int, ...] | None:
         """The positions to run now, or None: do nothing. `replica` names one process running the shard once; the same

@@ -9,8 +9,8 @@ from dataclasses import asdict
 import msgspec
 
 from lsi_ray.errors import Finding, LedgerError
-from lsi_ray.ledger import batches, commits, shards
-from lsi_ray.ledger.records import SegmentRef
+from lsi_ray.ledger import batches, commits, digest, shards
+from lsi_ray.ledger.records import ErrorNote, SegmentRef
 from lsi_ray.ledger.states import BatchStatus
 
 
@@ -22,6 +22,7 @@ def start(
     shard_rows: int,
     segment: SegmentRef | None,
     failed: int | None,
+    errors: Sequence[ErrorNote],
     now: float,
 ) -> None:
     batch = batches.find(db, batch_id)
@@ -39,6 +40,7 @@ def start(
         sums = dict.fromkeys(commits.SUMS, 0) | {"completed": answered - failed, "failed": failed}
         commits.record(db, batch_no, segment, None, [], sums)
         batches.count(db, batch_no, **sums)
+        digest.add(db, batch_no, segment.name, errors)
     shards.cut(db, batch_no, plan_rows, shard_rows)
     batches.finish_if_answered(db, batch_no, now)
 
@@ -109,6 +111,7 @@ def erase(db: sqlite3.Connection, batch_id: str) -> None:
     batch = batches.find(db, batch_id)
     if not BatchStatus(batch["status"]).terminal:
         raise LedgerError("illegal_transition", f"batch {batch_id} is {batch['status']}: only a terminal one is erased")
-    for table in ("shards", "segments", "quarantined"):
+    digest.forget_examples(db, batch["batch_no"])
+    for table in ("shards", "segments"):
         db.execute(f"DELETE FROM {table} WHERE batch_no = ?", (batch["batch_no"],))
     db.execute("UPDATE batches SET erased = 1 WHERE batch_no = ?", (batch["batch_no"],))

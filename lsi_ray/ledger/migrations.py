@@ -61,7 +61,38 @@ def m001_initial(db: sqlite3.Connection) -> None:
             message TEXT NOT NULL, PRIMARY KEY (batch_no, position)) WITHOUT ROWID""")
 
 
-MIGRATIONS: tuple[Migration, ...] = (m001_initial,)
+def m002_service(db: sqlite3.Connection) -> None:
+    # What the service keeps beside a batch. No URL and no secret is ever here: see private.py.
+    db.execute("""
+        CREATE TABLE service (
+            batch_no INTEGER PRIMARY KEY REFERENCES batches, archived INTEGER NOT NULL DEFAULT 0, window TEXT,
+            notice TEXT NOT NULL DEFAULT '', warnings TEXT NOT NULL DEFAULT '[]', output_file_id TEXT,
+            error_file_id TEXT, prompt_bytes INTEGER NOT NULL DEFAULT 0, failed_rows BLOB, retries INTEGER NOT NULL
+            DEFAULT 0)""")
+    db.execute("""
+        CREATE TABLE errors (
+            batch_no INTEGER NOT NULL REFERENCES batches, segment TEXT NOT NULL, code TEXT NOT NULL,
+            rows INTEGER NOT NULL, row INTEGER NOT NULL, message TEXT NOT NULL, custom_id TEXT,
+            PRIMARY KEY (batch_no, segment, code)) WITHOUT ROWID""")
+    db.execute("CREATE INDEX batches_by_caller ON batches (caller, batch_no)")
+    db.execute("CREATE INDEX batches_alive ON batches (batch_no) WHERE erased = 0")
+    db.execute("""
+        CREATE TABLE tokens (
+            token_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, caller TEXT NOT NULL, name TEXT NOT NULL,
+            scopes TEXT NOT NULL, created_at REAL NOT NULL, expires_at REAL, revoked_at REAL)""")
+    db.execute("""
+        CREATE TABLE files (
+            file_no INTEGER PRIMARY KEY, file_id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, filename TEXT NOT NULL,
+            bytes INTEGER NOT NULL, purpose TEXT NOT NULL, created_at REAL NOT NULL, expires_at REAL)""")
+    db.execute("CREATE INDEX files_by_owner ON files (owner, file_no)")
+    db.execute("""
+        CREATE TABLE idempotency (
+            caller TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL, batch_id TEXT NOT NULL, at REAL NOT NULL,
+            PRIMARY KEY (caller, key)) WITHOUT ROWID""")
+    db.execute("CREATE INDEX idempotency_by_time ON idempotency (at)")
+
+
+MIGRATIONS: tuple[Migration, ...] = (m001_initial, m002_service)
 
 
 def migrate(db: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> list[str]:

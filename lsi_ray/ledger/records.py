@@ -7,15 +7,18 @@ have the position `NO_POSITION`. Times are seconds since the epoch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import msgspec
 
 from lsi_ray.errors import Finding
 from lsi_ray.ledger.positions import members
 from lsi_ray.ledger.states import BatchStatus
 
 NO_POSITION = 0xFFFFFFFF
+MESSAGE_CHARS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +136,30 @@ class SegmentRef:
 
 
 @dataclass(frozen=True, slots=True)
+class ErrorNote:
+    """Why one row of a segment failed, for the digest of its batch; `index` is its place in the segment."""
+
+    index: int
+    row: int
+    code: str
+    message: str
+    custom_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCount:
+    """Rows of a batch that failed with one code, and the first of them (row -1, no message: it is erased)."""
+
+    code: str
+    rows: int
+    row: int
+    message: str
+    custom_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Answers:
-    """What a segment answers: parallel tuples, one entry per row of the segment."""
+    """What a segment answers: parallel tuples, one entry per row of the segment; `errors` has one per failed row."""
 
     batch_id: str
     positions: tuple[int, ...]
@@ -142,6 +167,7 @@ class Answers:
     prompt_tokens: tuple[int, ...]
     completion_tokens: tuple[int, ...]
     cached_tokens: tuple[int, ...]
+    errors: tuple[ErrorNote, ...] = ()
 
     @classmethod
     def of(cls, batch_id: str, results: Sequence[ResultLine]) -> Answers:
@@ -152,7 +178,18 @@ class Answers:
             tuple(r.prompt_tokens for r in results),
             tuple(r.completion_tokens for r in results),
             tuple(r.cached_tokens for r in results),
+            error_notes(results),
         )
+
+
+def error_notes(results: Iterable[ResultLine]) -> tuple[ErrorNote, ...]:
+    return tuple(_note(index, result) for index, result in enumerate(results) if result.failed)
+
+
+def _note(index: int, result: ResultLine) -> ErrorNote:
+    record = msgspec.json.decode(result.line)
+    error = record["error"] or record["response"]["body"]["error"]
+    return ErrorNote(index, result.row, error["code"], error["message"][:MESSAGE_CHARS], record["custom_id"])
 
 
 @dataclass(frozen=True, slots=True)

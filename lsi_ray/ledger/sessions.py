@@ -3,20 +3,17 @@
 A session number is a fencing epoch: opening one ends every lease of the model's earlier ones, and those can lease,
 begin, blame and hand back nothing any more. Their finished rows are still welcome (see commits.py).
 
-Order of leases: earliest deadline first (none comes last), then higher priority, then age of the batch; in a batch
-fresh shards before suspects, because a suspect empties the engine it runs in.
+Whose turn it is: turns.py.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 
 from lsi_ray.errors import LedgerError
-from lsi_ray.ledger import batches, crashes, positions, shards
+from lsi_ray.ledger import batches, crashes, positions, shards, turns
 from lsi_ray.ledger.records import Lease, LeaseAnswer
 from lsi_ray.ledger.shards import ShardState
-from lsi_ray.ledger.states import BatchStatus
 
 FORGIVEN = 2
 """How often a begun shard may lose its session without blame. The end of a session is mostly a kill of the driver or
@@ -46,39 +43,31 @@ def _held_by_model(db: sqlite3.Connection, model: str) -> list[sqlite3.Row]:
     ).fetchall()
 
 
-def lease(db: sqlite3.Connection, session: int, max_rows: int, max_outstanding_rows: int, request: int) -> LeaseAnswer:
+def lease(
+    db: sqlite3.Connection, session: int, max_rows: int, max_outstanding_rows: int, request: int, now: float
+) -> LeaseAnswer:
     current = _current(db, session)
     if request and current["request"] == request:
         return _answer(db, current["model"], _given(db, session, request))
     room = max_outstanding_rows - _outstanding(db, session)
     # With nothing out, one shard goes however large it is, or it never would.
-    leases = _choose(db, current["model"], session, max_rows, room, at_least_one=room == max_outstanding_rows)
+    leases = _choose(db, current["model"], session, max_rows, room, now, at_least_one=room == max_outstanding_rows)
     _take(db, session, request, leases)
     return _answer(db, current["model"], tuple(leases))
 
 
 def _choose(
-    db: sqlite3.Connection, model: str, session: int, max_rows: int, room: int, *, at_least_one: bool
+    db: sqlite3.Connection, model: str, session: int, max_rows: int, room: int, now: float, *, at_least_one: bool
 ) -> list[Lease]:
     leases: list[Lease] = []
     rows = 0
-    for batch_id, shard in _waiting(db, model):
+    for batch_id, shard in turns.in_turn(db, model, session, now):
         rows += shard["todo"]
         first = not leases
         if not ((rows <= max_rows or first) and (rows <= room or (first and at_least_one))):
             break
         leases.append(shards.lease_of(shard, batch_id, session))
     return leases
-
-
-def _waiting(db: sqlite3.Connection, model: str) -> Iterator[tuple[str, sqlite3.Row]]:
-    """Pending shards in order of lease, read only as far as the caller goes: 80,000 may wait, a few are wanted."""
-    for batch in _running(db, model):
-        pending = db.execute(
-            "SELECT * FROM shards WHERE batch_no = ? AND state = 0 ORDER BY attempt, start", (batch["batch_no"],)
-        )
-        for shard in pending:
-            yield batch["batch_id"], shard
 
 
 def _current(db: sqlite3.Connection, session: int) -> sqlite3.Row:
@@ -105,14 +94,6 @@ def _outstanding(db: sqlite3.Connection, session: int) -> int:
     return db.execute(query, (session,)).fetchone()[0] or 0
 
 
-def _running(db: sqlite3.Connection, model: str) -> list[sqlite3.Row]:
-    return db.execute(
-        "SELECT batch_no, batch_id FROM batches WHERE model = ? AND status = ?"
-        " ORDER BY deadline IS NULL, deadline, priority DESC, batch_no",
-        (model, BatchStatus.IN_PROGRESS),
-    ).fetchall()
-
-
 def _take(db: sqlite3.Connection, session: int, request: int, leases: list[Lease]) -> None:
     db.execute("UPDATE sessions SET request = ? WHERE session = ?", (request, session))
     db.executemany(
@@ -124,7 +105,7 @@ def _take(db: sqlite3.Connection, session: int, request: int, leases: list[Lease
 def _answer(db: sqlite3.Connection, model: str, leases: tuple[Lease, ...]) -> LeaseAnswer:
     if leases:
         return LeaseAnswer(leases, "work")
-    return LeaseAnswer((), "wait" if _running(db, model) else "idle")
+    return LeaseAnswer((), "wait" if turns.running(db, model) else "idle")
 
 
 def lost_its_run(db: sqlite3.Connection, session: int, shard_id: int, replica: str) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lsi_ray.ledger.ledger import Ledger
 from lsi_ray.ledger.records import Answers, CommitResult, NewBatch, SegmentRef
+from lsi_ray.ledger.service_ledger import ServiceLedger
 
 MEMORY = Path("/dev/shm")
 
@@ -30,8 +30,8 @@ class Work:
         self.clock = FakeClock()
         self.ledger = self.open()
 
-    def open(self) -> Ledger:
-        return Ledger(self.folder / "ledger.sqlite", clock=self.clock, lock_wait_s=0)
+    def open(self) -> ServiceLedger:
+        return ServiceLedger(self.folder / "ledger.sqlite", clock=self.clock, lock_wait_s=0)
 
     def reopen(self) -> None:
         self.ledger.close()

@@ -9,12 +9,13 @@ import pytest
 
 from lsi_ray.errors import LedgerError
 from lsi_ray.ledger import segments
-from lsi_ray.ledger.records import NO_POSITION, Answers, ResultLine
+from lsi_ray.ledger.records import NO_POSITION, Answers, ErrorNote, ResultLine
 from lsi_ray.ledger.segments import Results, SegmentError, damaged, read_segment, verify_segment, write_segment
 
 
 def line_of(row: int) -> bytes:
-    return b'{"row": %d, "text": "%s"}' % (row, b"x" * (row * 7 % 50))
+    error = b'{"code": "bad", "message": "why"}'
+    return b'{"custom_id": "c%d", "text": "%s", "error": %s}' % (row, b"x" * (row * 7 % 50), error)
 
 
 def result(row: int, position: int | None = None) -> ResultLine:
@@ -157,4 +158,5 @@ def test_merging_is_fast_enough_to_notice_when_it_is_not(tmp_path):
 
 def test_answers_are_taken_from_results():
     answers = Answers.of("b", [result(5), result(6, 0)])
-    assert answers == Answers("b", (5, 0), (True, False), (10, 12), (15, 18), (5, 6))
+    note = ErrorNote(0, 5, "bad", "why", "c5")
+    assert answers == Answers("b", (5, 0), (True, False), (10, 12), (15, 18), (5, 6), (note,))
