@@ -76,10 +76,12 @@ class ErrorDigest:
 
     def __init__(self) -> None:
         self._counts: dict[str, ErrorCount] = {}
+        self.failed_rows: list[int] = []
 
     def watch(self, rows: Iterator[archive_output.ResultLine]) -> Iterator[archive_output.ResultLine]:
         for row in rows:
             if row.failed:
+                self.failed_rows.append(row.row_index)
                 self._add(row.line)
             yield row
 
@@ -101,6 +103,14 @@ def reopen_damaged(batch_id: str, folder: BatchDir, ledger: DeliveryLedger) -> i
     return sum(ledger.disown(batch_id, ref.name) for ref in damaged(refs))
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    output: OutputInfo
+    progress: Progress
+    errors: list[ErrorCount]
+    failed_rows: list[int]
+
+
 def deliver(
     batch_id: str,
     target: Location,
@@ -114,16 +124,22 @@ def deliver(
     begun = time.monotonic()
     say("packing the output")
     batch = ledger.batch(batch_id)
-    progress = ledger.progress(batch_id)
+    packed = pack(batch, folder, ledger, config, engine)
+    say(f"sending {packed.output.size / 1e6:,.1f} MB to {target}")
+    upload(folder.output, target, options=telling(say))
+    ledger.deliver(batch_id, batch.outcome or BatchStatus.COMPLETED)
+    return Delivered(packed.output, packed.progress, packed.errors, time.monotonic() - begun)
+
+
+def pack(batch: Batch, folder: BatchDir, ledger: DeliveryLedger, config: Config, engine: dict[str, str]) -> Packed:
+    """The output archive, durable in the batch's folder."""
     outcome = batch.outcome or BatchStatus.COMPLETED
+    progress = ledger.progress(batch.batch_id)
     digest = ErrorDigest()
     rows = digest.watch(output_lines(batch, outcome, folder, ledger, config))
     described = manifest(batch, outcome, progress, folder, config, engine)
     output = write_output(folder.output, rows, described, total=batch.rows_total)
-    say(f"sending {output.size / 1e6:,.1f} MB to {target}")
-    upload(folder.output, target, options=telling(say))
-    ledger.deliver(batch_id, outcome)
-    return Delivered(output, progress, digest.counts(), time.monotonic() - begun)
+    return Packed(output, progress, digest.counts(), digest.failed_rows)
 
 
 def output_lines(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import BinaryIO, Protocol
 
@@ -28,10 +28,11 @@ from lsi_ray.archive.validate import Validation, validate
 from lsi_ray.batch_files import Staged, row_limits
 from lsi_ray.config import Config
 from lsi_ray.errors import BatchRefused, Finding, StorageError
-from lsi_ray.ledger.records import NO_POSITION, Batch, ResultLine, SegmentRef
+from lsi_ray.ledger.records import MESSAGE_CHARS, NO_POSITION, Batch, ErrorNote, ResultLine, SegmentRef
 from lsi_ray.ledger.segments import write_segment
 from lsi_ray.ledger.workdir import BatchDir, replacing
 from lsi_ray.storage.download import fetch, stat
+from lsi_ray.storage.guard import PERSONAL, UrlPolicy
 from lsi_ray.storage.location import Location
 from lsi_ray.storage.transfer import DEFAULT_OPTIONS, TransferOptions
 
@@ -41,7 +42,14 @@ _SAY_S = 3.0
 
 class IntakeLedger(Protocol):
     def start_batch(
-        self, batch_id: str, rows_total: int, plan_rows: int, shard_rows: int, segment: SegmentRef | None
+        self,
+        batch_id: str,
+        rows_total: int,
+        plan_rows: int,
+        shard_rows: int,
+        segment: SegmentRef | None = None,
+        failed: int | None = None,
+        errors: Sequence[ErrorNote] = (),
     ) -> Batch: ...
 
 
@@ -54,11 +62,13 @@ def take_in(
     *,
     strict: bool = False,
     max_rows: int | None = None,
+    only: Collection[int] | None = None,
+    urls: UrlPolicy = PERSONAL,
     say: Say = lambda _: None,
 ) -> Validation:
     """Stage, index, validate and start a batch. Raises ArchiveError, BatchRefused, StorageError."""
     folder.create()
-    staged = stage(source, folder, config, say)
+    staged = stage(source, folder, config, say, urls)
     say("reading the index")
     with open(staged.tar, "rb") as file:
         index = index_tar(file, archive_limits(config), decompressed=staged.compressed)
@@ -70,11 +80,13 @@ def take_in(
             strict=strict,
             limits=row_limits(config),
             max_rows=max_rows,
+            only=only,
             progress=_Counting(say),
         )
     save(folder, index, checked)
-    segment = _failures_segment(batch_id, folder, checked)
-    ledger.start_batch(batch_id, checked.rows, len(checked.plan), shard_rows(config, checked), segment)
+    segment, errors = _failures_segment(batch_id, folder, checked)
+    rows = shard_rows(config, checked)
+    ledger.start_batch(batch_id, checked.rows, len(checked.plan), rows, segment, errors=errors)
     return checked
 
 
@@ -91,21 +103,22 @@ class _Counting:
             self._say(f"checking the rows ({rows:,} so far, {100 * done // max(size, 1)} %)")
 
 
-def stage(source: Location, folder: BatchDir, config: Config, say: Say) -> Staged:
+def stage(source: Location, folder: BatchDir, config: Config, say: Say, urls: UrlPolicy = PERSONAL) -> Staged:
     """Bring the input to a plain tar, once. Raises StorageError `input_changed` when it is not what it was."""
+    options = telling(say, urls)
     if (known := Staged.load(folder)) is not None:
-        _check_unchanged(source, known, say)
+        _check_unchanged(source, known, say, options)
         return known
-    version = stat(source).version
+    version = stat(source, options=options).version
     staged = _stage_local(source, version, say) if source.path else None
-    staged = staged or _stage_copy(source, folder, version, config, say)
+    staged = staged or _stage_copy(source, folder, version, config, say, options)
     staged.save(folder)
     return staged
 
 
-def _check_unchanged(source: Location, known: Staged, say: Say) -> None:
+def _check_unchanged(source: Location, known: Staged, say: Say, options: TransferOptions) -> None:
     try:
-        version = stat(source).version
+        version = stat(source, options=options).version
     except StorageError as error:
         if known.in_place:
             raise
@@ -128,21 +141,23 @@ def _stage_local(source: Location, version: str, say: Say) -> Staged | None:
     return Staged(str(source.path.resolve()), True, False, size, digest.hexdigest(), version)
 
 
-def _stage_copy(source: Location, folder: BatchDir, version: str, config: Config, say: Say) -> Staged:
+def _stage_copy(
+    source: Location, folder: BatchDir, version: str, config: Config, say: Say, options: TransferOptions
+) -> Staged:
     """Download, decompressing on the way, into the work dir."""
     say(f"fetching {source}")
     with replacing(folder.input) as target:
         sink = _Unpacker(target, archive_limits(config))
-        fetched = fetch(
-            source, sink.feed, max_bytes=config.limits.max_input_bytes, version=version, options=telling(say)
-        )
+        fetched = fetch(source, sink.feed, max_bytes=config.limits.max_input_bytes, version=version, options=options)
         compressed = sink.close()
     return Staged(str(folder.input), False, compressed, fetched.size, fetched.sha256, version)
 
 
-def telling(say: Say) -> TransferOptions:
+def telling(say: Say, urls: UrlPolicy = PERSONAL) -> TransferOptions:
     """Transfers that say what they wait for."""
-    return replace(DEFAULT_OPTIONS, on_retry=lambda error, wait_s: say(f"{error}; trying again in {wait_s:.0f} s"))
+    return replace(
+        DEFAULT_OPTIONS, urls=urls, on_retry=lambda error, wait_s: say(f"{error}; trying again in {wait_s:.0f} s")
+    )
 
 
 class _Unpacker:
@@ -201,9 +216,11 @@ def shard_rows(config: Config, checked: Validation) -> int:
     return config.media_shard_rows if checked.counts.images else config.shard_rows
 
 
-def _failures_segment(batch_id: str, folder: BatchDir, checked: Validation) -> SegmentRef | None:
+def _failures_segment(
+    batch_id: str, folder: BatchDir, checked: Validation
+) -> tuple[SegmentRef | None, list[ErrorNote]]:
     if not checked.failures:
-        return None
+        return None, []
     results = (
         ResultLine(
             row=bad.row_index,
@@ -213,7 +230,11 @@ def _failures_segment(batch_id: str, folder: BatchDir, checked: Validation) -> S
         )
         for bad in checked.failures
     )
-    return write_segment(folder.segments, "validation", results)
+    notes = [
+        ErrorNote(index, bad.row_index, bad.code, f"Line {bad.line}: {bad.message}"[:MESSAGE_CHARS], bad.custom_id)
+        for index, bad in enumerate(checked.failures)
+    ]
+    return write_segment(folder.segments, "validation", results), notes
 
 
 def findings_of(error: Exception) -> list[Finding]:

@@ -85,10 +85,12 @@ def validate(
     strict: bool = False,
     limits: RowLimits = DEFAULT_ROW_LIMITS,
     max_rows: int | None = None,
+    only: Collection[int] | None = None,
     progress: Progress | None = None,
     probe: Probe | None = None,
 ) -> Validation:
-    """Check every row of the plain tar `file`.
+    """Check every row of the plain tar `file`; of those in `only` (by row, 0-based) if it is given, and then these are
+    the rows 0, 1, ... of the batch.
 
     `served_model`: the name or names a row may ask for, None for any. `progress(rows, bytes_done, bytes_total)` is
     told about jobs.jsonl every 1,000 rows. `probe(kind, data)` raises RowError for media that do not open; it is asked
@@ -96,7 +98,8 @@ def validate(
     """
     served = frozenset([served_model]) if isinstance(served_model, str) else served_model
     scan = _Scan(file, index, limits, probe)
-    for line in iter_lines(file, index.jobs, limits):
+    lines = iter_lines(file, index.jobs, limits)
+    for line in lines if only is None else (line for row, line in enumerate(lines) if row in only):
         if scan.rows == max_rows:
             scan.warnings.append(Finding("rows_left_out", f"only the first {max_rows} rows run", line.number))
             break

@@ -20,16 +20,20 @@ from lsi_ray.stream.source import LeaseSource
 _CONTROL = 0.01  # logical CPUs of a stage that mostly waits
 
 
-def build_stream(config: Config, work: Path, ledger: RemoteLedger, session: int, shard_rows: int) -> Dataset:
+def build_stream(
+    config: Config, work: Path, ledger: RemoteLedger, session: int, shard_rows: int, largest_shard: int | None = None
+) -> Dataset:
     """source -> render -> generate -> commit, as a lazy Ray Data execution whose blocks are shards.
 
-    `shard_rows`: rows per shard of the batches at hand; sets how many shards fill an engine.
+    `shard_rows`: rows per shard of the batches at hand, or of the smallest that may come; sets how many shards fill an
+    engine. The rows that are out at once follow from the largest, so that a stream of all sizes holds no more of them.
     """
     _set_context()
     stages = as_stream_ledger(ledger)
     in_flight = shards_in_flight(config, shard_rows)
     render_max = render_workers(config)
-    outstanding = shard_rows * (config.replicas.max * (in_flight + 2) + 2 * render_max + 2)
+    largest = largest_shard or shard_rows
+    outstanding = largest * (config.replicas.max * (shards_in_flight(config, largest) + 2) + 2 * render_max + 2)
 
     leased = _read(LeaseSource(stages, session, outstanding))
     rendered = leased.map_batches(
