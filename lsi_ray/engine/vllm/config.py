@@ -43,7 +43,8 @@ def set_environment(engine: VllmEngine) -> None:
 
 def engine_args(engine: VllmEngine) -> dict[str, Any]:
     """The arguments for `AsyncEngineArgs`, with the tiny model's name resolved to its folder."""
-    args = {**_ARGS, **engine.args}
+    # vLLM's messages then name the model as the config does, not by a folder of this machine.
+    args = {**_ARGS, "served_model_name": engine.args["model"], **engine.args}
     if args["model"] == MODEL_ID:
         args["model"] = str(ensure_tiny_model())
     if engine.media_io_kwargs:
