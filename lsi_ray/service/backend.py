@@ -105,6 +105,7 @@ class Retry:
     output_url: SecretUrl | None = None
     window: str | None = None
     window_s: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ class Patch:
     priority: int | None = None
     input_url: SecretUrl | None = None
     output_url: SecretUrl | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,129 @@
+"""What every request passes before its route: who asks, how often, and how much it brings.
+
+Refusals come before anything of the body is read. A body is read whole here, because it is small (64 KB), with a
+limit on its size and on its time; uploads stream past. Errors that nobody expected end here as `internal_error`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lsi_ray.errors import LsiError
+from lsi_ray.service.api.errors import INTERNAL, Refusal, refusal_of, respond
+from lsi_ray.service.api.rates import READING, RateLimiter
+from lsi_ray.service.api.settings import ApiSettings
+from lsi_ray.service.backend import READ, WRITE, Backend, Caller, ServiceError
+
+log = logging.getLogger(__name__)
+
+OPEN_PATHS = frozenset({"/v1/inference/health", "/openapi.json", "/docs"})
+UPLOADS = frozenset({("POST", "/v1/files")})
+_TOKEN = re.compile(r"Bearer +([\x21-\x7e]{1,256})", re.I)
+
+
+class Gate:
+    def __init__(self, app: ASGIApp, backend: Backend, settings: ApiSettings, limiter: RateLimiter) -> None:
+        self._app = app
+        self._backend = backend
+        self._settings = settings
+        self._limiter = limiter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        watched = _Watched(send)
+        try:
+            await self._admit(scope, receive, watched)
+        except LsiError as error:
+            await self._refuse(scope, receive, watched, refusal_of(error))
+        except Exception:  # the last place before the server, which would answer with plain text
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            await self._refuse(scope, receive, watched, INTERNAL)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] not in OPEN_PATHS:
+            caller = await self._caller(scope)
+            self._check_rate(caller, scope)
+            scope.setdefault("state", {})["caller"] = caller
+        if (scope["method"], scope["path"]) not in UPLOADS:
+            receive = await self._with_body(scope, receive)
+        await self._app(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, watched: _Watched, refusal: Refusal) -> None:
+        if watched.started:
+            # Too late for a status: only a connection that breaks tells that the body is not whole.
+            raise ConnectionAbortedError("the answer broke off")
+        await respond(scope["path"], refusal)(scope, receive, watched)
+
+    async def _caller(self, scope: Scope) -> Caller:
+        match = _TOKEN.fullmatch(Headers(scope=scope).get("authorization", ""))
+        caller = await self._backend.authenticate(match[1]) if match else None
+        if caller is None:
+            raise ServiceError("unauthenticated", "Give a valid token: 'Authorization: Bearer lsi-...'")
+        needed = READ if scope["method"] in READING else WRITE
+        if needed not in caller.scopes:
+            raise ServiceError("forbidden", f"This token lacks the scope {needed!r}")
+        return caller
+
+    def _check_rate(self, caller: Caller, scope: Scope) -> None:
+        wait_s = self._limiter.wait_s(caller.id, scope["method"], scope["path"])
+        if wait_s:
+            raise ServiceError("rate_limited", "Too many requests: slow down", retry_after_s=wait_s)
+
+    async def _with_body(self, scope: Scope, receive: Receive) -> Receive:
+        """Read the body, and return a `receive` that gives it again, once."""
+        limit = self._settings.max_body_bytes
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdecimal() and int(declared) > limit:
+            raise _too_large(limit)
+        try:
+            async with asyncio.timeout(self._settings.body_timeout_s):
+                body, gone = await _read(receive, limit)
+        except TimeoutError:
+            raise ServiceError("request_timeout", "The body of the request did not come") from None
+        return receive if gone else _replay(body, receive)
+
+
+class _Watched:
+    """`send` that knows whether the answer has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        self.started = True
+        await self._send(message)
+
+
+async def _read(receive: Receive, limit: int) -> tuple[bytes, bool]:
+    """The body, and whether the client went away."""
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return body, True
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return body, False
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return again
+
+
+def _too_large(limit: int) -> ServiceError:
+    return ServiceError("payload_too_large", f"The body is larger than {limit:,} bytes")

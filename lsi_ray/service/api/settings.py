@@ -1,0 +1,71 @@
+"""What an operator may set about the HTTP API; part of the deployment's YAML."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from lsi_ray.service.api.window import parse_window
+from lsi_ray.storage.guard import STRICT, UrlPolicy
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rate(_Section):
+    """Requests of one caller: `burst` at once, and `per_second` on average. Each Serve replica counts for itself."""
+
+    per_second: float = Field(gt=0)
+    burst: int = Field(default=1, ge=1)
+
+
+class Rates(_Section):
+    lsi_writes: Rate = Rate(per_second=1.0, burst=5)
+    """LSI's documented limit is 1 request/s; the burst lets a script submit, look and cancel."""
+    openai_writes: Rate = Rate(per_second=10.0, burst=50)
+    reads: Rate = Rate(per_second=50.0, burst=200)
+
+
+class ApiSettings(_Section):
+    min_window: str = "1m"
+    max_window: str = "30d"
+    max_priority: int = Field(default=100, ge=0)
+    """A caller may ask for priorities from minus this to this."""
+    short_urls: Literal["refuse", "warn"] = "refuse"
+    """What happens to a pre-signed URL that has expired or ends before the window."""
+    url_schemes: Literal["https", "http"] = "https"
+    """`http` also allows URLs without TLS, on any port and in private networks: for tests and closed networks."""
+    url_hosts: tuple[str, ...] = ()
+    """Patterns such as `*.s3.eu-central-1.amazonaws.com`, one of which the host of a URL must match; empty: any."""
+    repeat_within: str = "2m"
+    """The same body of the same caller within this time, without an Idempotency-Key, is the same batch."""
+    rates: Rates = Rates()
+    max_body_bytes: int = Field(default=64 * 2**10, ge=1024)
+    max_file_bytes: int = Field(default=5_000_000_000, ge=1024)
+    max_batches_per_request: int = Field(default=50, ge=1)
+    body_timeout_s: float = Field(default=20.0, gt=0)
+    """A client must bring its body (uploads: their next piece) within this time."""
+
+    @field_validator("min_window", "max_window", "repeat_within")
+    @classmethod
+    def _is_window(cls, text: str) -> str:
+        parse_window(text)
+        return text
+
+    @model_validator(mode="after")
+    def _check(self) -> ApiSettings:
+        if parse_window(self.min_window) > parse_window(self.max_window):
+            raise ValueError(f"min_window {self.min_window} is above max_window {self.max_window}")
+        return self
+
+    @property
+    def repeat_within_s(self) -> float:
+        return parse_window(self.repeat_within)
+
+    @property
+    def url_policy(self) -> UrlPolicy:
+        if self.url_schemes == "http":
+            return UrlPolicy(hosts=self.url_hosts)
+        return UrlPolicy(allow_http=False, allow_private=False, ports=STRICT.ports, hosts=self.url_hosts)
