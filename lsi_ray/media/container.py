@@ -37,9 +37,8 @@ def open_video(data: bytes, name: str, max_pixels: int) -> Iterator[tuple[Any, A
             buffer_size=_READ_BYTES,
             io_open=_refuse,
             container_options={"protocol_whitelist": "none"},
-            options={"max_pixels": str(max_pixels)},
         ) as container:
-            yield container, _video_stream(container)
+            yield container, _video_stream(container, max_pixels)
     except (av.error.FFmpegError, EOFError) as error:
         raise RowError("media_invalid", f"The video cannot be decoded: {reason(error)}") from error
 
@@ -49,7 +48,7 @@ def reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or type(error).__name__).strip()
 
 
-def _video_stream(container: Any) -> Any:
+def _video_stream(container: Any, max_pixels: int) -> Any:
     # A cover picture is a video stream too, of one frame.
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
@@ -62,6 +61,7 @@ def _video_stream(container: Any) -> Any:
         raise RowError("unsupported_media_type", f"The video's codec is {found}; accepted are {accepted}.")
     # Throughput comes from many videos at once; more threads also delay frames.
     codec.thread_count = 1
+    codec.options = {"max_pixels": str(max_pixels)}
     return stream
 
 

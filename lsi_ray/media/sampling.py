@@ -41,8 +41,6 @@ def uniform(num_frames: int = 32, fps: float = -1) -> Sampler:
             wanted = min(wanted, num_frames)
         if fps > 0:
             wanted = min(wanted, math.floor(info.duration * fps))
-        if wanted == info.total_frames:
-            return range(wanted)  # linspace would miss some by rounding
         indices: list[int] = np.linspace(0, info.total_frames - 1, max(1, wanted), dtype=int).tolist()
         return indices
 

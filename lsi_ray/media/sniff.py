@@ -72,6 +72,8 @@ def _unsupported(kind: str, head: bytes, accepted: str) -> RowError:
 def _looks_like(head: bytes) -> str:
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
         return "HEIC"
+    if head[4:8] == b"ftyp" and _brands(head) & set(_AVIF_BRANDS):
+        return "an image"
     if head[4:8] == b"ftyp" or head.startswith(b"\x1a\x45\xdf\xa3"):
         return "a video"
     if any(head.startswith(magic) for magic, _ in _IMAGE_MAGIC[:6]) or head[8:12] == b"WEBP":

@@ -82,6 +82,8 @@ def read_timeline(container: Any, stream: Any) -> Timeline:
     times = np.array(pts if timed else range(len(pts)), np.int64)
     start = key.index(True)
     shown = ~np.array(hidden) & (np.arange(len(pts)) >= start) & (times >= times[start])
+    if not shown.any():
+        raise RowError("media_invalid", "The video holds no frame that can be shown.")
     regular = timed and len(np.unique(times[shown])) == int(shown.sum())
     return Timeline(times, np.array(key), shown, regular)
 
@@ -130,10 +132,10 @@ def _times_after_seek(container: Any, stream: Any, timeline: Timeline, time: int
     with contextlib.suppress(av.error.FFmpegError):  # OpenCV reads on where it is
         container.seek(time, stream=stream)
     packet = next(packets(container, stream), None)
-    if packet is None:
+    at = int(np.argmax(timeline.pts == packet.pts)) if packet is not None else 0
+    if packet is None or timeline.pts[at] != packet.pts:
         return timeline.pts[:0]
-    at = int(np.flatnonzero(timeline.pts == packet.pts)[0])
-    rest: NDArray[np.int64] = timeline.pts[at:][timeline.shown[at:] & (timeline.pts[at:] >= packet.pts)]
+    rest: NDArray[np.int64] = timeline.pts[at:][timeline.shown[at:] & (timeline.pts[at:] >= timeline.pts[at])]
     return rest
 
 

@@ -57,7 +57,8 @@ def video_info(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> VideoInfo:
 
 def _look(data: bytes, limits: MediaLimits) -> tuple[_File, Timeline, VideoInfo]:
     limits.check("video file", len(data), limits.video_bytes, "bytes")
-    file = _File(data, video_format(data), limits.frame_pixels)
+    # The decoder counts its padding too. Its bound is there for frames larger than the header promises.
+    file = _File(data, video_format(data), 2 * limits.frame_pixels)
     check_whole(data, file.name)
     with file.open() as (container, stream):
         width, height = stream.codec_context.width, stream.codec_context.height
@@ -91,12 +92,12 @@ def _decode_needed(file: _File, timeline: Timeline, wanted: Sequence[int]) -> _F
         return None
     order = timeline.order()
     at = {int(timeline.pts[order[i]]): i for i in wanted}
-    found = _Found(len(wanted))
+    found, left = _Found(len(wanted)), dict(at)
     try:
         with file.open() as (container, stream):
             for frame in _frames(container, stream, timeline.needed([int(order[i]) for i in wanted]), at):
-                if frame.pts in at:
-                    found.add(at[frame.pts], frame)
+                if frame.pts in left:
+                    found.add(left.pop(frame.pts), frame)
     except RowError:
         return None
     return found if found.indices == wanted else None
