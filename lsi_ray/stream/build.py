@@ -84,12 +84,11 @@ def shards_in_flight(config: Config, shard_rows: int) -> int:
 
 
 def render_workers(config: Config) -> int:
-    """At most this many render workers: the config's, else the cluster's CPUs less one per replica on CPU."""
+    """At most this many render workers: the config's, else the cluster's CPUs less one per replica."""
     if config.render.max is not None:
         return max(config.render.max, config.render.min)
     cpus = int(ray.cluster_resources().get("CPU", 1))
-    busy = config.replicas.max if config.engine.gpus == 0 else 0
-    return max(config.render.min, cpus - busy, 1)
+    return max(config.render.min, cpus - config.replicas.max, 1)
 
 
 def _replica_resources(config: Config) -> dict[str, Any]:

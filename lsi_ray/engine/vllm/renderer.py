@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import jinja2
+import numpy as np
 from pydantic import ValidationError
 
 from lsi_ray.archive.rows import Request
@@ -47,6 +49,7 @@ class VllmRenderer:
         self._model_config = config.model_config
         self._online = make_online_renderer(engine, config)
         self._defaults = config.model_config.get_diff_sampling_param()
+        self._placeholder_ids = placeholder_ids(config.model_config.hf_config.to_dict())
         self._decoded = media.DecodedMedia(media_cache_bytes)
 
     async def render(self, request: Request, read_media: ReadMedia) -> bytes:
@@ -65,7 +68,10 @@ class VllmRenderer:
             return await self._chat(request)
         if request.url == "/v1/completions":
             return await self._completion(request)
-        return await render_embedding(self._online, self._model_config.runner_type, request)
+        rendered = await render_embedding(self._online, self._model_config.runner_type, request)
+        for prompt in rendered.prompts:
+            check_placeholders(request, prompt.input, self._placeholder_ids)
+        return rendered
 
     async def _chat(self, request: Request) -> Rendered:
         chat = ChatCompletionRequest.model_validate(request.body)
@@ -73,7 +79,7 @@ class VllmRenderer:
         if not isinstance(result, tuple):
             raise _error_response(result)
         _, (engine_input,) = result
-        _check_placeholders(request, engine_input)
+        check_placeholders(request, engine_input, self._placeholder_ids)
         wanted = chat.max_completion_tokens if chat.max_completion_tokens is not None else chat.max_tokens
         params = chat.to_sampling_params(self._max_tokens(wanted, engine_input), self._defaults)
         prompt = Prompt(engine_input, _tokens_out(params), self._reasoning(chat, engine_input))
@@ -84,6 +90,8 @@ class VllmRenderer:
         result = await self._online.render_completion(completion, skip_mm_cache=True)
         if not isinstance(result, list):
             raise _error_response(result)
+        for one in result:
+            check_placeholders(request, one, self._placeholder_ids)
         return Rendered(request.url, tuple(self._completion_prompt(completion, one) for one in result), None)
 
     def _completion_prompt(self, completion: CompletionRequest, engine_input: Any) -> Prompt:
@@ -166,8 +174,17 @@ def _tokens_out(params: Any) -> Any:
     return params
 
 
-def _check_placeholders(request: Request, engine_input: Any) -> None:
-    """As many media in as placeholders out: a template that drops images would answer without them."""
+def placeholder_ids(hf_config: dict[str, Any]) -> list[int]:
+    """The token ids that stand for media in a prompt: `image_token_id` and its like, which each model names its way."""
+    return [value for name, value in hf_config.items() if isinstance(value, int) and _MEDIA_TOKEN.fullmatch(name)]
+
+
+_MEDIA_TOKEN = re.compile(r".*(image|video|audio|img).*_token_(id|index)")
+
+
+def check_placeholders(request: Request, engine_input: Any, ids: list[int]) -> None:
+    """As many media in as placeholders out: a template that drops images would answer without them. And no placeholder
+    but those: one written in the text would take an image to itself, or an engine down (CVE-2026-44222)."""
     placeholders = engine_input.get("mm_placeholders") or {}
     for kind in ("image", "video"):
         sent = sum(ref.kind == kind for ref in request.media)
@@ -175,6 +192,13 @@ def _check_placeholders(request: Request, engine_input: Any) -> None:
         if sent != rendered:
             message = f"the request holds {sent} {kind}(s), but the chat template placed {rendered}"
             raise RowError("media_not_rendered", message, param="messages")
+    stray = np.isin(np.asarray(engine_input["prompt_token_ids"]), ids)
+    for ranges in placeholders.values():
+        for one in ranges:
+            stray[one.offset : one.offset + one.length] = False
+    if stray.any():
+        message = "the text holds a placeholder token of the model's, which stands for an image or a video"
+        raise RowError("placeholder_in_text", message, param="messages")
 
 
 def _read_template(path: str | None) -> str | None:
