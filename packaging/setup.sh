@@ -36,7 +36,7 @@ if [[ ! -e $locked ]]; then
     say "new $VENV with $("$python" --version)"
     "$python" -m venv --clear "$VENV"
     "$VENV/bin/python" -m pip install -qq --upgrade "pip==$PIP_VERSION"
-    say "installing $(grep -c == requirements/cpu.txt) distributions: 2.9 GB, about 2 minutes"
+    say "installing $(grep -c == requirements/cpu.txt) distributions: 3.3 GB, about 2 minutes"
     "$VENV/bin/python" -m pip install -qq --no-deps -r requirements/cpu.txt
     if ! "$VENV/bin/python" -c 'import torch' 2>/dev/null; then
         say "torch does not start: your package index offered a build that is not for CPUs. Set PIP_EXTRA_INDEX_URL or" >&2

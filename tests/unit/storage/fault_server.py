@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 CANARY = "c4n4ry51gn4tur3"
 QUERY = f"X-Amz-Signature={CANARY}&X-Amz-Credential={CANARY}&X-Amz-Date=20260101T000000Z&X-Amz-Expires=999999999"
@@ -40,9 +42,14 @@ def etag_of(content: bytes) -> str:
 
 
 @contextmanager
-def serving(content: bytes) -> Iterator[FaultServer]:
+def serving(content: bytes, certificate: Path | None = None) -> Iterator[FaultServer]:
+    """With a certificate (and its key, in one file) it speaks TLS."""
     state = FaultServer(content, etag_of(content))
     server = Quiet(("127.0.0.1", 0), type("Bound", (Request,), {"state": state}))
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     state.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()

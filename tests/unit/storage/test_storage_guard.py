@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import socket
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from fault_server import serving
 
 from lsi_ray.errors import StorageError
-from lsi_ray.storage import guard
+from lsi_ray.storage import guard, http_exchange
 from lsi_ray.storage.download import fetch
 from lsi_ray.storage.guard import PERSONAL, STRICT, UrlPolicy, admit, check_text, is_public
 from lsi_ray.storage.location import Location
@@ -163,3 +168,52 @@ def test_a_name_that_changes_its_address_is_refused_at_the_next_attempt(monkeypa
         error = refusal(lambda: fetch(Location.parse(url), lambda _: None, options=options))
         assert error.code == "destination_not_allowed"
         assert len(server.seen) == 1
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """Signed by itself, for store.example."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "store.example")])
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("store.example")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "store.pem"
+    unencrypted = serialization.NoEncryption()
+    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, unencrypted)
+    path.write_bytes(signed.public_bytes(serialization.Encoding.PEM) + secret)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("host", "trusted", "code"),
+    [
+        ("store.example", True, None),
+        ("store.example", False, "input_untrusted"),
+        ("other.example", True, "input_untrusted"),
+    ],
+)
+def test_a_pinned_connection_checks_the_certificate_of_the_name(monkeypatch, certificate, host, trusted, code):
+    monkeypatch.setattr(guard, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(guard.admit, "__defaults__", (lambda *_: ["127.0.0.1"],))
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    http_exchange._trusted.cache_clear()
+    try:
+        with serving(b"content", certificate) as server:
+            options = TransferOptions(
+                urls=UrlPolicy(allow_http=False, allow_private=False), retry=RetryPolicy(attempts=1)
+            )
+            location = Location.parse(server.url().replace("http://127.0.0.1", f"https://{host}"))
+            if code is None:
+                assert fetch(location, lambda _: None, options=options).size == len(b"content")
+            else:
+                assert refusal(lambda: fetch(location, lambda _: None, options=options)).code == code
+    finally:
+        http_exchange._trusted.cache_clear()
