@@ -9,6 +9,7 @@ Both surfaces answer an error with the same status, code and message; LSI's body
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
@@ -116,11 +117,16 @@ class Refusal:
 
 def refusal_of(error: LsiError) -> Refusal:
     if error.code not in RULES:
-        log.error("unmapped error code %s: %s", error.code, redact(str(error)), exc_info=error)
+        log_fault(f"unmapped error code {error.code}", error)
         return INTERNAL
     param, retry_after_s = getattr(error, "param", None), getattr(error, "retry_after_s", None)
     findings = error.findings if isinstance(error, BatchRefused) else ()
     return Refusal(error.code, redact(error.message), findings, param, retry_after_s)
+
+
+def log_fault(what: str, error: Exception) -> None:
+    """With its traceback; `exc_info` would print the messages of its causes as they are."""
+    log.error("%s\n%s", redact(what), redact("".join(traceback.format_exception(error))))
 
 
 INTERNAL = Refusal("internal_error", "The service failed to answer this; its log says why.")

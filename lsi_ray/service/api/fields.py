@@ -52,7 +52,7 @@ Priority = Annotated[int, Field(description="Among batches that end at the same 
 class Incoming(BaseModel):
     """An unknown field is refused: a misspelt option that is silently ignored costs days."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
 class WebhookIn(Incoming):

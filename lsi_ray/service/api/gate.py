@@ -7,19 +7,16 @@ limit on its size and on its time; uploads stream past. Errors that nobody expec
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lsi_ray.errors import LsiError
-from lsi_ray.service.api.errors import INTERNAL, Refusal, refusal_of, respond
+from lsi_ray.service.api.errors import INTERNAL, Refusal, log_fault, refusal_of, respond
 from lsi_ray.service.api.rates import READING, RateLimiter
 from lsi_ray.service.api.settings import ApiSettings
 from lsi_ray.service.backend import READ, WRITE, Backend, Caller, ServiceError
-
-log = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/v1/inference/health", "/openapi.json", "/docs"})
 UPLOADS = frozenset({("POST", "/v1/files")})
@@ -42,8 +39,8 @@ class Gate:
             await self._admit(scope, receive, watched)
         except LsiError as error:
             await self._refuse(scope, receive, watched, refusal_of(error))
-        except Exception:  # the last place before the server, which would answer with plain text
-            log.exception("%s %s failed", scope["method"], scope["path"])
+        except Exception as error:  # the last place before the server, which would answer with plain text
+            log_fault(f"{scope['method']} {scope['path']} failed", error)
             await self._refuse(scope, receive, watched, INTERNAL)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -51,7 +51,9 @@ class LsiBatchRequest(Incoming):
     priority: Priority = 0
     webhook: WebhookIn | None = None
     price: dict[str, Any] | None = Field(
-        default=None, deprecated=True, description="LSI's first version bid a price. Ignored, with a warning."
+        default=None,
+        description="LSI's first version bid a price. Ignored, with a warning.",
+        json_schema_extra={"deprecated": True},
     )
 
 
