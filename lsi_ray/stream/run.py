@@ -112,6 +112,6 @@ class _Runner:
 
 
 def _engine_brought_it_down(failure: Exception | None) -> bool:
-    """Whether rows that were running are to blame: not for a fault of Ray's, of a render worker's, or of a lost node."""
+    """Whether rows that were running are to blame: not for a fault of Ray's, a render worker's, or a lost node."""
     cause = getattr(failure, "cause", None) or failure
     return isinstance(cause, EngineError)
