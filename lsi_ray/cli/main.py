@@ -9,9 +9,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from lsi_ray import __version__
-from lsi_ray.errors import ArchiveError, BatchRefused, ConfigError, LsiError, StorageError
-
-OK, FAILED, REFUSED = 0, 1, 2
+from lsi_ray.cli.exit_codes import FAILED, OK, exit_code
+from lsi_ray.errors import LsiError
 
 app = typer.Typer(
     name="lsi",
@@ -171,15 +170,6 @@ def _exit(command: object, as_json: bool) -> NoReturn:
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
         raise SystemExit(FAILED) from None
-
-
-def exit_code(error: LsiError) -> int:
-    if isinstance(error, (ConfigError, ArchiveError, BatchRefused)):
-        return REFUSED
-    # An input that is not there or not ours to read is a wrong command; a storage that fails is not.
-    if isinstance(error, StorageError) and error.code.startswith("input_") and not error.transient:
-        return REFUSED
-    return FAILED
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,9 +39,8 @@ Watch = Callable[["Snapshot"], None]
 class Reporter:
     def __init__(self, as_json: bool) -> None:
         self._json = as_json
-        self._out = Console(highlight=False)
-        # A stream of our own: what libraries write to standard error may be sent elsewhere (`library_output`).
-        self._err = Console(file=os.fdopen(os.dup(2), "w"), highlight=False)
+        # Streams of our own: what libraries write to the standard ones may be sent elsewhere (`library_output`).
+        self._out, self._err = (Console(file=os.fdopen(os.dup(fd), "w"), highlight=False) for fd in (1, 2))
         self._began = time.monotonic()
         self._lock = threading.Lock()
 
@@ -66,9 +66,6 @@ class Reporter:
         answered = progress.completed + progress.failed
         self.say(f"going on: {answered:,} of {progress.total:,} rows are already answered")
 
-    def stopped(self, work: Path) -> None:
-        self.say(f"stopped; what is finished is safe in {work}. Run the same command again to go on.")
-
     @contextmanager
     def watching(self) -> Iterator[Watch]:
         """A display of the running stream; yields what to feed it with."""
@@ -81,7 +78,7 @@ class Reporter:
     def delivered(self, batch_id: str, target: str, delivered: Delivered, engine: dict[str, str]) -> None:
         summary = _summary(batch_id, target, delivered, engine, time.monotonic() - self._began)
         if self._json:
-            print(json.dumps(summary, ensure_ascii=False))
+            print(json.dumps(summary, ensure_ascii=False), file=self._out.file, flush=True)
             return
         self._out.print(_summary_table(summary))
         if delivered.errors:
@@ -221,15 +218,22 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def library_output(log: Path) -> Iterator[None]:
-    """Send what libraries write to standard error (Ray's C++ warnings above all) to a file; ours still show."""
-    saved = os.dup(2)
+    """Send what libraries write to standard output and error to a file; ours still show.
+
+    Ray prints its notices of dead workers on standard output, where `--json` promises one object.
+    """
+    sys.stdout.flush()
+    saved = {fd: os.dup(fd) for fd in (1, 2)}
     with open(log, "ab", buffering=0) as file:
-        os.dup2(file.fileno(), 2)
+        for fd in saved:
+            os.dup2(file.fileno(), fd)
     try:
         yield
     finally:
-        os.dup2(saved, 2)
-        os.close(saved)
+        sys.stdout.flush()
+        for fd, copy in saved.items():
+            os.dup2(copy, fd)
+            os.close(copy)
 
 
 def report_error(error: LsiError, as_json: bool) -> None:

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
 import shutil
 import signal
-import time
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import msgspec
-
+from lsi_ray.cli.exit_codes import FAILED, OK, REFUSED, exit_code
+from lsi_ray.cli.identity import Identity, default_work_dir, forget, identify, is_identified, new_identity
+from lsi_ray.cli.last_words import last_words
 from lsi_ray.cli.report import Reporter, library_output
-from lsi_ray.config import Config, Replicas, cache_folder, load_config
+from lsi_ray.config import Config, Replicas, load_config
 from lsi_ray.delivery import Delivered, deliver, reopen_damaged
 from lsi_ray.errors import ConfigError, LsiError
 from lsi_ray.intake import findings_of, stage, take_in
 from lsi_ray.ledger.ledger import Ledger
 from lsi_ray.ledger.records import NewBatch
 from lsi_ray.ledger.states import BatchStatus
-from lsi_ray.ledger.workdir import WorkDir, atomic_write
+from lsi_ray.ledger.workdir import WorkDir
 from lsi_ray.storage.location import Location
+
+_T = TypeVar("_T")
 
 # A refused archive should say so without waiting for Ray; a large one should not keep Ray waiting.
 _HEAD_START_S = 2.0
@@ -42,18 +44,6 @@ class RunOptions:
     max_rows: int | None
     strict: bool
     json: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What a work dir was made for. Written first, so that a run that resumes is known to be the same."""
-
-    batch_id: str
-    source: str
-    output: str
-    model: str
-    max_rows: int | None
-    strict: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,38 +66,59 @@ def run_command(options: RunOptions) -> int:
     run = open_run(options)
     run.reporter.say(f"work dir {run.work.path}")
     try:
-        delivered, engine = _run(run)
+        with last_words(f"lsi run was ended from outside, or lost its Ray. {how_to_go_on(run.work.path)}"):
+            delivered, engine = _run(run)
     except KeyboardInterrupt:
-        run.reporter.stopped(run.work.path)
-        return 1
+        run.reporter.say(f"stopped. {how_to_go_on(run.work.path)}")
+        return FAILED
+    except Exception as error:
+        if not (isinstance(error, LsiError) and exit_code(error) == REFUSED):
+            run.reporter.say(f"failed. {how_to_go_on(run.work.path)}")
+        raise
+    finally:
+        if run.own_work_dir and not is_identified(run.work):
+            shutil.rmtree(run.work.path, ignore_errors=True)
     run.reporter.delivered(run.batch_id, str(run.target), delivered, engine)
-    if run.own_work_dir:
-        shutil.rmtree(run.work.path, ignore_errors=True)
-    return 0
+    return OK
+
+
+def how_to_go_on(work: Path) -> str:
+    return f"What is finished is safe in {work}: run the same command again to go on."
 
 
 def open_run(options: RunOptions) -> Run:
     """Check the command, and find or make the work dir. Raises ConfigError."""
     config = with_replicas(load_config(options.config), options.replicas)
     source, target = locate(options.source), locate(options.output)
-    path = options.work_dir or _default_work_dir(source, target)
+    path = options.work_dir or default_work_dir(source, target)
     work = WorkDir(path.absolute()).create()
-    identity = _identify(
-        work, Identity(_new_id(), str(source), str(target), config.model, options.max_rows, options.strict)
-    )
+    identity = identify(work, new_identity(source, target, config.model, options.max_rows, options.strict))
     return Run(config, source, target, work, identity, options.work_dir is None, Reporter(options.json))
 
 
 def _run(run: Run) -> tuple[Delivered, dict[str, str]]:
-    with ThreadPoolExecutor(1, thread_name_prefix="intake") as pool:
-        intake = pool.submit(_take_in, run)
-        try:
-            status = intake.result(timeout=_HEAD_START_S)
-        except FutureTimeout:
-            return _with_ray(run, intake)
+    intake = _in_background(partial(_take_in, run))
+    try:
+        status = intake.result(timeout=_HEAD_START_S)
+    except FutureTimeout:
+        return _with_ray(run, intake)
     if status == BatchStatus.IN_PROGRESS:
         return _with_ray(run, intake)
     return _finish(run, _DirectLedger(run), {})
+
+
+def _in_background(work: Callable[[], _T]) -> Future[_T]:
+    """In a daemon thread, unlike an executor's: Ctrl-C does not wait for the end of a download."""
+    future: Future[_T] = Future()
+
+    def fulfil() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # raised again by `Future.result`
+            future.set_exception(error)
+
+    threading.Thread(target=fulfil, name="intake", daemon=True).start()
+    return future
 
 
 def _with_ray(run: Run, intake: Future[BatchStatus]) -> tuple[Delivered, dict[str, str]]:
@@ -131,10 +142,10 @@ def _with_ray(run: Run, intake: Future[BatchStatus]) -> tuple[Delivered, dict[st
 def _finish(run: Run, ledger: Any, engine: dict[str, str]) -> tuple[Delivered, dict[str, str]]:
     folder = run.work.batch(run.batch_id)
     delivered = deliver(run.batch_id, run.target, folder, ledger, run.config, engine, run.reporter.say)
-    # Delivered: nothing of the user's stays. The identity goes last: without it, the work dir is a fresh one.
+    # Delivered: nothing of the user's stays. The identity goes last (see identity.py).
     ledger.erase(run.batch_id)
     run.work.erase_batch(run.batch_id)
-    (run.work.path / "run.json").unlink(missing_ok=True)
+    forget(run.work)
     return delivered, engine
 
 
@@ -176,7 +187,7 @@ def _forget(run: Run, ledger: Ledger, error: LsiError) -> None:
     ledger.fail_batch(run.batch_id, findings_of(error))
     ledger.erase(run.batch_id)
     run.work.erase_batch(run.batch_id)
-    (run.work.path / "run.json").unlink(missing_ok=True)
+    forget(run.work)
 
 
 class _DirectLedger:
@@ -209,32 +220,6 @@ def with_replicas(config: Config, text: str | None) -> Config:
     except ValueError:
         raise ConfigError(f"--replicas {text!r}: write MIN:MAX or one number, from 1 up") from None
     return config.model_copy(update={"replicas": replicas})
-
-
-def _identify(work: WorkDir, fresh: Identity) -> Identity:
-    """The identity in the work dir, if it is that of this command; else `fresh`, now written there."""
-    path = work.path / "run.json"
-    with suppress(FileNotFoundError):
-        known = msgspec.json.decode(path.read_bytes(), type=Identity)
-        for name in ("source", "output", "model", "max_rows", "strict"):
-            old, new = getattr(known, name), getattr(fresh, name)
-            if old != new:
-                raise ConfigError(
-                    f"the work dir {work.path} belongs to a run with another {name}: {old!r}, not {new!r}; "
-                    "take another --work-dir, or delete this one to begin again"
-                )
-        return known
-    atomic_write(path, msgspec.json.encode(fresh))
-    return fresh
-
-
-def _default_work_dir(source: Location, target: Location) -> Path:
-    key = hashlib.sha256(f"{source}\0{target}".encode()).hexdigest()[:16]
-    return cache_folder() / "runs" / key
-
-
-def _new_id() -> str:
-    return f"batch_{time.strftime('%Y%m%d')}_{secrets.token_hex(8)}"
 
 
 def _interrupt(*_: object) -> None:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import ray
+from ray.exceptions import RayActorError, RayTaskError
 
+from lsi_ray.errors import LedgerError
 from lsi_ray.ledger.ledger import Ledger
 from lsi_ray.ledger.workdir import WorkDir
 from lsi_ray.stream.ports import Replica, ReplicaState, StreamLedger
@@ -49,8 +52,17 @@ class RemoteLedger:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        method = getattr(self._actor, name)
-        return lambda *args, **kwargs: ray.get(method.remote(*args, **kwargs))
+        return partial(_call, getattr(self._actor, name))
+
+
+def _call(method: Any, *args: Any, **kwargs: Any) -> Any:
+    """What the ledger raises is raised here as it is, without Ray's traceback around it."""
+    try:
+        return ray.get(method.remote(*args, **kwargs))
+    except RayTaskError as error:
+        raise error.cause from error
+    except RayActorError as error:
+        raise LedgerError("ledger_lost", "the process that kept the ledger has died") from error
 
 
 def start_ledger(work: Path) -> RemoteLedger:
