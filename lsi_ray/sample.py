@@ -27,6 +27,7 @@ _WEATHER = {
     "function": {
         "name": "get_weather",
         "description": "The weather in a city.",
+        "strict": True,
         "parameters": {
             "type": "object",
             "properties": {
@@ -122,7 +123,7 @@ def _steered_rows() -> Iterator[dict[str, Any]]:
     yield _chat("two-answers", "Name a colour.", n=2, temperature=1, seed=11)
     yield _chat("json-schema", "Describe a shape.", response_format=_SHAPE_SCHEMA, max_tokens=48)
     choice = {"type": "function", "function": {"name": "get_weather"}}
-    yield _chat("tool-call", "How is the weather in Paris?", tools=[_WEATHER], tool_choice=choice, max_tokens=48)
+    yield _chat("tool-call", "How is the weather in Paris?", tools=[_WEATHER], tool_choice=choice, max_tokens=96)
     call = {"name": "get_weather", "arguments": '{"city": "Paris", "unit": "celsius"}'}
     asked = {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "type": "function", "function": call}]}
     answer = {"role": "tool", "tool_call_id": "c1", "content": "18 degrees, light rain"}
