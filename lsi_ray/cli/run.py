@@ -68,7 +68,7 @@ def run_command(options: RunOptions) -> int:
     try:
         with last_words(f"lsi run was ended from outside, or lost its Ray. {how_to_go_on(run.work.path)}"):
             delivered, engine = _run(run)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # the latter is Ray's answer to SIGTERM
         run.reporter.say(f"stopped. {how_to_go_on(run.work.path)}")
         return FAILED
     except Exception as error:
