@@ -148,14 +148,14 @@ def output_lines(
     """One line for each row 0..rows_total-1, in input order."""
     refs = ledger.segments(batch.batch_id)
     results = Results([(folder.segments / ref.name, ref) for ref in refs])
-    unanswered = _Unanswered(batch, outcome, folder, ledger.row_failures(batch.batch_id), config)
+    unanswered = Unanswered(batch, outcome, folder, ledger.row_failures(batch.batch_id), config)
     for result in results.rows_in_order(batch.rows_total, unanswered.line):
         yield archive_output.ResultLine(
             result.row, result.failed, result.line, result.prompt_tokens, result.completion_tokens
         )
 
 
-class _Unanswered:
+class Unanswered:
     """Lines for rows that no segment holds: answered by the ledger itself, or not run when the batch ended."""
 
     def __init__(
@@ -167,6 +167,10 @@ class _Unanswered:
         self._failures = {int(plan[one.position]["row"]): one for one in failures}
         self._position_of = {int(row): position for position, row in enumerate(plan["row"])}
         self._default = _UNFINISHED.get(outcome)
+
+    def knows(self, row: int) -> bool:
+        """Whether the ledger answered it."""
+        return row in self._failures
 
     def line(self, row: int) -> ResultLine:
         failure = self._failures.get(row)

@@ -39,6 +39,11 @@ ConfigOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, for programs.")]
 
+WorkDirOption = Annotated[
+    Path | None,
+    typer.Option(help="Where the service keeps its ledger and what is at hand; default: one in the cache folder."),
+]
+
 
 def _version(show: bool) -> None:
     if show:
@@ -155,6 +160,65 @@ def demo(
     from lsi_ray.cli.demo import demo_command
 
     _exit(lambda: demo_command(folder), False)
+
+
+@app.command()
+def serve(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="YAML of a deployment: its models and limits; default: lsi/tiny-vl alone."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    work_dir: WorkDirOption = None,
+    stop: Annotated[bool, typer.Option("--stop", help="End the service of the running cluster instead.")] = False,
+) -> None:
+    """Serve batches over HTTP: LSI's API and OpenAI's, on a Ray of its own or the one of RAY_ADDRESS.
+
+    Everything accepted is in the work dir: the same command goes on with it after any end.
+    """
+    from lsi_ray.cli.serve import serve_command, stop_command
+
+    _exit(stop_command if stop else lambda: serve_command(config, host, port, work_dir), False)
+
+
+token = typer.Typer(no_args_is_help=True, help="The tokens of a service: create, list, revoke.")
+app.add_typer(token, name="token")
+
+
+@token.command("create")
+def token_create(
+    caller: Annotated[str, typer.Option(help="Whom it stands for; batches and files belong to the caller.")],
+    name: Annotated[str, typer.Option(help="A note for you.")] = "",
+    scopes: Annotated[str, typer.Option(help="read, write, or both.")] = "read,write",
+    days: Annotated[float | None, typer.Option(min=0, help="Valid for so many days; default: until revoked.")] = None,
+    work_dir: WorkDirOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a token and print it, this once."""
+    from lsi_ray.cli.token import create_command
+
+    seconds = days * 86_400 if days is not None else None
+    _exit(lambda: create_command(work_dir, caller, name, scopes, seconds, json), json)
+
+
+@token.command("list")
+def token_list(work_dir: WorkDirOption = None, json: JsonOption = False) -> None:
+    """Show the tokens there are, without their secrets."""
+    from lsi_ray.cli.token import list_command
+
+    _exit(lambda: list_command(work_dir, json), json)
+
+
+@token.command("revoke")
+def token_revoke(
+    token_id: Annotated[str, typer.Argument(help="The id that `lsi token list` shows.")],
+    work_dir: WorkDirOption = None,
+) -> None:
+    """End a token."""
+    from lsi_ray.cli.token import revoke_command
+
+    _exit(lambda: revoke_command(work_dir, token_id), False)
 
 
 def _exit(command: object, as_json: bool) -> NoReturn:

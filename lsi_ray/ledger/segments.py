@@ -172,13 +172,15 @@ class Results:
     def __len__(self) -> int:
         return len(np.unique(self._table["row"]))
 
-    def rows_in_order(self, total: int, missing: Callable[[int], ResultLine]) -> Iterator[ResultLine]:
-        """One result for each row 0..total-1, from `missing(row)` where no segment has it."""
-        entry_of = self._entry_of(total)
-        for first, last in self._windows(entry_of):
-            window = entry_of[first:last]
+    def rows_in_order(
+        self, total: int, missing: Callable[[int], ResultLine], *, first: int = 0
+    ) -> Iterator[ResultLine]:
+        """One result for each row first..total-1, from `missing(row)` where no segment has it."""
+        entry_of = self._entry_of(total)[first:]
+        for begin, end in self._windows(entry_of):
+            window = entry_of[begin:end]
             lines = self._lines(window[window >= 0])
-            for row, index in enumerate(window.tolist(), first):
+            for row, index in enumerate(window.tolist(), first + begin):
                 yield missing(row) if index < 0 else _result(self._table[index].item(), lines[index])
 
     def _entry_of(self, total: int) -> NDArray[np.int64]:

@@ -31,6 +31,17 @@ class ServiceLedger(Ledger):
             batch_id, created = submissions.submit(db, one, self._clock())
             return submissions.served(db, batches.find(db, batch_id)), created
 
+    def known_submission(self, one: Submitted) -> Served | None:
+        """What `submit` would give without making anything."""
+        with self._database.reading() as db:
+            batch_id = submissions.repeated(db, one, self._clock())
+            return submissions.served(db, batches.find(db, batch_id)) if batch_id is not None else None
+
+    def count_alive(self, caller: str) -> int:
+        with self._database.reading() as db:
+            row = db.execute("SELECT count(*) FROM batches WHERE caller = ? AND erased = 0", (caller,)).fetchone()
+            return int(row[0])
+
     def served(self, batch_id: str, caller: str | None = None) -> Served:
         """None as the caller: anybody's."""
         with self._database.reading() as db:
@@ -48,6 +59,13 @@ class ServiceLedger(Ledger):
         with self._database.reading() as db:
             rows = db.execute(f"{batches.SELECT} WHERE erased = 0 ORDER BY batch_no").fetchall()
             return tuple(batches.read(db, row) for row in rows)
+
+    def session_model(self, session: int) -> str:
+        with self._database.reading() as db:
+            row = db.execute("SELECT model FROM sessions WHERE session = ?", (session,)).fetchone()
+            if row is None:
+                raise LedgerError("no_such_session", f"no session {session}")
+            return str(row["model"])
 
     def count_by_status(self) -> dict[tuple[str, str], int]:
         """Batches by model and status."""

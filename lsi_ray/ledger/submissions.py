@@ -18,7 +18,7 @@ _FRUITLESS = (BatchStatus.FAILED, BatchStatus.CANCELLED, BatchStatus.CANCELLING)
 
 def submit(db: sqlite3.Connection, one: Submitted, now: float) -> tuple[str, bool]:
     """The id of the batch there is, and whether it was made now."""
-    known = _repeated(db, one, now)
+    known = repeated(db, one, now)
     if known is not None:
         return known, False
     batches.insert(db, one.new, now)
@@ -40,7 +40,8 @@ def _key(one: Submitted) -> str:
     return f"key {one.key}" if one.key is not None else f"body {one.body}"
 
 
-def _repeated(db: sqlite3.Connection, one: Submitted, now: float) -> str | None:
+def repeated(db: sqlite3.Connection, one: Submitted, now: float) -> str | None:
+    """The batch that this request made before."""
     row = db.execute(
         "SELECT * FROM idempotency JOIN batches USING (batch_id) WHERE idempotency.caller = ? AND key = ?",
         (one.new.caller, _key(one)),

@@ -17,19 +17,24 @@ _ENVIRONMENT = {
 }
 
 
+def quiet() -> None:
+    """Ray Data's plans and warnings, in a process that drives a stream: they are not for our users."""
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
 @contextmanager
-def cluster(address: str | None = None) -> Iterator[bool]:
-    """Join or start Ray; yields whether it is our own. Our own one ends with the block."""
+def cluster(address: str | None = None, *, streams: int = 1) -> Iterator[bool]:
+    """Join or start Ray; yields whether it is our own. Our own one ends with the block. `streams`: to run at once."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
 
     address = address or os.environ.get("RAY_ADDRESS")
     own = address in (None, "", "local")
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    quiet()
     if own:
         # A worker per stage has to fit even where there is one core: CPUs are logical, the machine shares them out.
-        cpus = max(os.cpu_count() or 1, 2)
+        cpus = max(os.cpu_count() or 1, 1 + streams)
         ray.init(
             address="local",
             num_cpus=cpus,

@@ -70,13 +70,13 @@ def start_ledger(work: Path) -> RemoteLedger:
 
     Calls run one after another: SQLite has one writer, and a call takes about a millisecond.
     """
-    remote = ray.remote(LedgerActor).options(num_cpus=0, max_restarts=0, scheduling_strategy=_this_node())
+    remote = ray.remote(LedgerActor).options(num_cpus=0, max_restarts=0, scheduling_strategy=this_node())
     ledger = RemoteLedger(remote.remote(work))
     ledger.pid()
     return ledger
 
 
-def _this_node() -> Any:
+def this_node() -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

@@ -1,0 +1,244 @@
+"""The service in one detached, named actor: the ledger, the supervisor's threads, and what callers ask.
+
+Everything acknowledged is in the work dir before it is acknowledged, so the actor may die at any moment: Ray starts it
+again, calls wait for it, and streams that were running go on with their engines.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from lsi_ray.ledger.records import Answers, Batch, CommitResult, LeaseAnswer, RowFailure, SegmentRef
+from lsi_ray.ledger.service_ledger import Accounts, ServiceLedger
+from lsi_ray.ledger.service_records import Served, Token
+from lsi_ray.ledger.workdir import WorkDir
+from lsi_ray.service.backend import BatchView, Caller
+from lsi_ray.service.deploy import Deployment
+from lsi_ray.service.describe import view
+from lsi_ray.service.desk import Desk, sweep
+from lsi_ray.service.models_state import Replicas, Work, model_state
+from lsi_ray.service.names import NAMESPACE, SERVICE
+from lsi_ray.service.supervisor import Supervisor
+from lsi_ray.service.webhooks import Outbox, poster
+from lsi_ray.storage.transfer import DEFAULT_OPTIONS
+from lsi_ray.stream.cluster import quiet
+from lsi_ray.stream.ledger_actor import this_node
+from lsi_ray.stream.ports import ReplicaState
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 0.5
+_WEBHOOK_S = 1.0
+
+
+class ServiceActor(ServiceLedger):
+    """Calls of stages, jobs and the API run in threads side by side; the ledger puts them in order."""
+
+    def __init__(self, work: Path, deployment: Deployment) -> None:
+        quiet()
+        logging.getLogger("lsi_ray").setLevel(logging.INFO)
+        self._work_dir = WorkDir(work).create()
+        super().__init__(self._work_dir.ledger)
+        self._deployment = deployment
+        self._accounts = Accounts(self._work_dir.ledger)
+        self._replicas = Replicas(work)
+        self._sessions: dict[int, str] = {}
+        self._work = Work(self, time.time)
+        self._wake = threading.Event()
+        self._supervisor: Supervisor | None = None
+        self._streams: Any = None
+        self._started_at = time.time()
+        self._ticked_at = 0.0
+        sweep(self._work_dir, self)
+        options = replace(DEFAULT_OPTIONS, urls=deployment.urls)
+        self._outbox = Outbox(
+            work / "webhooks", poster(options), give_up_s=deployment.settings.keep.webhook_tries_s, clock=time.time
+        )
+        self._desk = Desk(
+            self,
+            self._work_dir,
+            deployment,
+            describe=self._describe,
+            claims=self._work.claims,
+            meter=self._work.meter,
+            changed=self._changed,
+            clock=time.time,
+        )
+        for name, run in (("supervisor", self._supervise), ("webhooks", self._send_webhooks)):
+            threading.Thread(target=run, name=name, daemon=True).start()
+
+    # -- the API
+
+    def ask(self, name: str, caller: Caller, *args: Any, **kwargs: Any) -> Any:
+        """A method of `Desk`."""
+        return getattr(self._desk, name)(caller, *args, **kwargs)
+
+    def models(self) -> Any:
+        return self._desk.models()
+
+    def check_token(self, text: str) -> Token | None:
+        return self._accounts.check(text)
+
+    def result_files(self, caller: Caller, batch_id: str) -> tuple[Served, list[SegmentRef], list[RowFailure]]:
+        self._desk.get(caller, batch_id)
+        return self.served(batch_id), self.segments(batch_id), self.row_failures(batch_id)
+
+    def health(self) -> dict[str, Any]:
+        late = time.time() - self._ticked_at > 30
+        models = {
+            model: {"replicas": self._replicas.ready(model), "streaming": model in self._streaming()}
+            for model in self._deployment.models
+        }
+        uptime = round(time.time() - self._started_at)
+        return {"status": "supervisor_late" if late else "ok", "uptime_s": uptime, "models": models}
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def work_path(self) -> Path:
+        return self._work_dir.path
+
+    # -- the streams
+
+    def open_session(self, model: str, *, crashed: bool = False) -> int:
+        session = super().open_session(model, crashed=crashed)
+        self._sessions[session] = model
+        return session
+
+    def lease(self, session: int, max_rows: int, max_outstanding_rows: int, *, request: int = 0) -> LeaseAnswer:
+        """As the ledger's, but a stream without work waits for some as long as its engines are to stay."""
+        answer = super().lease(session, max_rows, max_outstanding_rows, request=request)
+        model = self._model_of(session)
+        if self._supervisor is None:
+            return answer if answer.leases else LeaseAnswer((), "wait")
+        if answer.state != "idle":
+            self._supervisor.busy(model)
+        elif self._supervisor.stays(model):
+            return LeaseAnswer((), "wait")
+        return answer
+
+    def commit(self, session: int, segment: SegmentRef, answers: Answers) -> CommitResult:
+        result = super().commit(session, segment, answers)
+        if result.accepted:
+            model = self._model_of(session)
+            self._work.answered(model, answers, result)
+            if self._supervisor is not None:
+                self._supervisor.answered(model)
+        if result.batch_finished:
+            self._wake.set()
+        return result
+
+    def note_replica_of(self, model: str, name: str, state: ReplicaState, detail: str, engine: dict[str, str]) -> None:
+        self._replicas.note(model, self._replicas.new(name, state, detail, engine))
+
+    def forget_replicas_of(self, model: str) -> None:
+        self._replicas.forget(model)
+
+    def replicas_of(self, model: str) -> Any:
+        return self._replicas.of(model)
+
+    def engine_of(self, model: str) -> dict[str, str]:
+        return self._replicas.engine(model)
+
+    def start_batch(self, *args: Any, **kwargs: Any) -> Batch:
+        batch = super().start_batch(*args, **kwargs)
+        self._changed(batch.batch_id)
+        return batch
+
+    def erase(self, batch_id: str) -> None:
+        super().erase(batch_id)
+        self._work.forget(batch_id)
+
+    def _model_of(self, session: int) -> str:
+        if session not in self._sessions:
+            self._sessions[session] = self.session_model(session)
+        return self._sessions[session]
+
+    # -- threads
+
+    def _supervise(self) -> None:
+        from lsi_ray.service.streams import RayStreams
+        from lsi_ray.service.workers import RayWorkers
+
+        service = _myself()
+        workers = RayWorkers(self._work_dir, self._deployment, service)
+        self._streams = RayStreams(self._work_dir.path, self._deployment, service)
+        self._supervisor = Supervisor(
+            self, self._work_dir, self._deployment, workers, self._streams, self._outbox, clock=time.time
+        )
+        while True:
+            try:
+                self._supervisor.tick()
+            except Exception:  # the next tick starts from the ledger again; a supervisor that ended would help nobody
+                log.exception("the supervisor stumbled")
+            self._ticked_at = time.time()
+            self._wake.wait(_TICK_S)
+            self._wake.clear()
+
+    def _send_webhooks(self) -> None:
+        while True:
+            try:
+                self._outbox.send_due()
+            except Exception:  # as above
+                log.exception("webhooks stumbled")
+            time.sleep(_WEBHOOK_S)
+
+    def _changed(self, batch_id: str) -> None:
+        self._work.stale()
+        if self._supervisor is not None:
+            self._supervisor.poke(batch_id)
+        self._wake.set()
+
+    def _streaming(self) -> frozenset[str]:
+        return self._streams.running() if self._streams is not None else frozenset()
+
+    def _describe(self, served: Served) -> BatchView:
+        model, batch_id, now = served.batch.model, served.batch.batch_id, time.time()
+        supervisor = self._supervisor
+        state = model_state(
+            model,
+            self._work.meter(model),
+            self._replicas,
+            no_room=supervisor is not None and model in supervisor.no_room,
+            failure=supervisor.stream_failures.get(model) if supervisor is not None else None,
+            streaming=model in self._streaming(),
+        )
+        if served.batch.status.terminal:
+            return view(served, state, (), None, None, now)
+        speed = self._work.batch_meter(batch_id).recent(now)
+        return view(served, state, self._work.claims(model), speed, self._work.position(batch_id), now)
+
+
+def _myself() -> Any:
+    """The handle of this actor, once it has been made: its constructor may still be running."""
+    while True:
+        try:
+            return ray.get_actor(SERVICE, namespace=NAMESPACE)
+        except ValueError:
+            time.sleep(0.05)
+
+
+def start_service(work: Path, deployment: Deployment) -> Any:
+    """The actor of this cluster, started on this node unless there is one. Ray starts it again when it dies."""
+    remote = ray.remote(ServiceActor).options(
+        name=SERVICE,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=-1,
+        max_concurrency=32,
+        scheduling_strategy=this_node(),
+    )
+    actor = remote.remote(work, deployment)
+    ray.get(actor.pid.remote())
+    return actor

@@ -1,0 +1,132 @@
+"""The deployment: which models are served, and what callers may ask of them. One YAML, checked when it is loaded.
+
+models:
+  - config: qwen2.5-vl-7b.yaml     # beside this file
+    replicas: {min: 1, max: 8}
+    idle_timeout_s: 600
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lsi_ray.config import Config, Replicas, default_config_path, load_config
+from lsi_ray.errors import ConfigError
+from lsi_ray.service.api.settings import ApiSettings
+from lsi_ray.storage.guard import UrlPolicy
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(_Section):
+    config: Path
+    """A model's config, as `lsi run --config` takes it; relative to the deployment's file."""
+    replicas: Replicas | None = None
+    """Instead of the config's."""
+    idle_timeout_s: float = Field(default=600.0, ge=0)
+    """How long engines stay loaded without a row to answer; then they go, and their GPUs with them."""
+    keep_warm: bool = False
+    """Load at once and never let go."""
+    display_name: str | None = None
+    size: str | None = None
+
+
+class AdmissionSettings(_Section):
+    refuse: bool = True
+    """Refuse a batch that cannot be done within its window at the measured speed; else it runs at risk."""
+    safety: float = Field(default=1.25, ge=1)
+    """Estimated times are taken this much longer."""
+    max_batches_per_caller: int = Field(default=1000, ge=1)
+    """That are not terminal."""
+
+
+class Keeping(_Section):
+    results_s: float = Field(default=7 * 86400.0, ge=0)
+    """How long results wait for an output URL that works; then the batch fails and they are erased."""
+    files_s: float = Field(default=30 * 86400.0, ge=60)
+    """How long files of the Files API live that say nothing else."""
+    webhook_tries_s: float = Field(default=3 * 86400.0, ge=0)
+
+
+class Deploy(_Section):
+    models: tuple[ModelSettings, ...] = Field(min_length=1)
+    api: ApiSettings = ApiSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    keep: Keeping = Keeping()
+    intakes: int = Field(default=2, ge=1)
+    """Batches fetched and validated at once, in processes of their own."""
+    deliveries: int = Field(default=2, ge=1)
+    max_retries: int = Field(default=2, ge=0)
+    """Of one batch, as LSI has it."""
+    cancel_delivery_s: float = Field(default=45.0, ge=1)
+    """A cancelled batch delivers what it has for this long, then it ends without."""
+    api_replicas: int = Field(default=1, ge=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One model of the deployment."""
+
+    config: Config
+    settings: ModelSettings
+
+    @property
+    def shard_sizes(self) -> tuple[int, int]:
+        """Rows of the smallest shard (of a batch with videos) and of the largest."""
+        config = self.config
+        return max(1, config.media_shard_rows // 4), max(config.shard_rows, config.media_shard_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """The settings with the models' configs loaded. Holds no secret; travels to every process."""
+
+    settings: Deploy
+    models: dict[str, Served]
+
+    def config(self, model: str) -> Config:
+        return self.models[model].config
+
+    @property
+    def urls(self) -> UrlPolicy:
+        return self.settings.api.url_policy
+
+
+def load_deployment(path: Path | None) -> Deployment:
+    """None: the embedded model and nothing else. Raises ConfigError naming the file and the field."""
+    if path is None:
+        return deployment(Deploy(models=(ModelSettings(config=default_config_path()),)), Path.cwd(), "default")
+    try:
+        data = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"no such deployment: {path}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
+    return deployment(parse_deploy(data, source=str(path)), path.absolute().parent, str(path))
+
+
+def parse_deploy(data: Any, *, source: str) -> Deploy:
+    try:
+        return Deploy.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(f"{source}: " + "; ".join(lines)) from None
+
+
+def deployment(settings: Deploy, folder: Path, source: str) -> Deployment:
+    models: dict[str, Served] = {}
+    for entry in settings.models:
+        config = load_config(folder / entry.config)
+        if entry.replicas is not None:
+            config = config.model_copy(update={"replicas": entry.replicas})
+        if config.model in models:
+            raise ConfigError(f"{source}: two configs serve the model {config.model}")
+        models[config.model] = Served(config, entry)
+    return Deployment(settings, models)

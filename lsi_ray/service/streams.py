@@ -1,0 +1,161 @@
+"""A model's stream in a detached actor of its own, and the supervisor's hold on them.
+
+The actor outlives a restart of the service, so the engines stay loaded: its calls to the ledger wait for the new one.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from lsi_ray.config import Config
+from lsi_ray.errors import EngineError, LsiError
+from lsi_ray.service.deploy import Deployment
+from lsi_ray.service.names import NAMESPACE, STREAM_PREFIX, stream_name
+from lsi_ray.service.supervisor import StreamEnd
+from lsi_ray.stream.build import build_stream
+from lsi_ray.stream.cluster import quiet
+from lsi_ray.stream.ledger_actor import RemoteLedger, this_node
+from lsi_ray.stream.ports import ReplicaState
+
+_MESSAGE_CHARS = 500
+
+
+class ModelLedger(RemoteLedger):
+    """The ledger for the stages of one model, whose replicas it tells apart from the others'."""
+
+    def __init__(self, actor: Any, model: str) -> None:
+        super().__init__(actor)
+        self._model = model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ModelLedger, (self._actor, self._model)
+
+    def note_replica(self, name: str, state: ReplicaState, detail: str, engine: dict[str, str]) -> None:
+        ray.get(self._actor.note_replica_of.remote(self._model, name, state, detail, engine))
+
+
+class StreamDriver:
+    """One execution of a model's stream, from `start` until its source has ended or it breaks."""
+
+    def __init__(self, config: Config, work: Path, ledger: RemoteLedger, shard_sizes: tuple[int, int]) -> None:
+        quiet()
+        self._config = config
+        self._work = work
+        self._ledger = ledger
+        self._shard_sizes = shard_sizes
+        self._ended = threading.Event()
+        self._end = StreamEnd(config.model)
+
+    def start(self, crashed: bool) -> None:
+        threading.Thread(target=self._run, args=(crashed,), name="stream", daemon=True).start()
+
+    def wait(self) -> StreamEnd:
+        self._ended.wait()
+        return self._end
+
+    def _run(self, crashed: bool) -> None:
+        model = self._config.model
+        try:
+            self._ledger.forget_replicas_of(model)
+            session = self._ledger.open_session(model, crashed=crashed)
+            smallest, largest = self._shard_sizes
+            stream = build_stream(self._config, self._work, self._ledger, session, smallest, largest)
+            for _ in stream.iter_internal_ref_bundles():
+                pass
+        except (RayError, LsiError) as error:
+            self._end = StreamEnd(model, _message(error), _engine_brought_it_down(error))
+        except Exception as error:  # it would end this thread unseen; the supervisor tells of it and starts anew
+            self._end = StreamEnd(model, _message(error))
+        self._ended.set()
+
+
+class RayStreams:
+    """`service`: the actor that holds the ledger."""
+
+    def __init__(self, work: Path, deployment: Deployment, service: Any) -> None:
+        self._work = work
+        self._deployment = deployment
+        self._service = service
+        self._waits: dict[str, Any] = {}
+        self._actors: dict[str, Any] = {}
+        for model in deployment.models:
+            self._adopt(model)
+
+    def running(self) -> frozenset[str]:
+        return frozenset(self._waits)
+
+    def start(self, model: str, *, crashed: bool) -> None:
+        served = self._deployment.models[model]
+        driver = ray.remote(StreamDriver).options(
+            name=stream_name(model),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_concurrency=4,
+            scheduling_strategy=this_node(),
+        )
+        ledger = ModelLedger(self._service, model)
+        actor = driver.remote(served.config, self._work, ledger, served.shard_sizes)
+        actor.start.remote(crashed)
+        self._hold(model, actor)
+
+    def ended(self) -> list[StreamEnd]:
+        if not self._waits:
+            return []
+        ready, _ = ray.wait(list(self._waits.values()), num_returns=len(self._waits), timeout=0)
+        return [self._take(model) for model, wait in list(self._waits.items()) if wait in ready]
+
+    def has_room(self, model: str) -> bool:
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        taken = sum(self._least_gpus(other) for other in self._waits)
+        return taken + self._least_gpus(model) <= gpus
+
+    def stop(self) -> None:
+        for actor in self._actors.values():
+            ray.kill(actor)
+
+    def _least_gpus(self, model: str) -> int:
+        config = self._deployment.config(model)
+        return config.engine.gpus * config.replicas.min
+
+    def _adopt(self, model: str) -> None:
+        """A stream that was running before the service's actor was restarted."""
+        try:
+            self._hold(model, ray.get_actor(stream_name(model), namespace=NAMESPACE))
+        except ValueError:
+            return
+
+    def _hold(self, model: str, actor: Any) -> None:
+        self._actors[model] = actor
+        self._waits[model] = actor.wait.remote()
+
+    def _take(self, model: str) -> StreamEnd:
+        wait, actor = self._waits.pop(model), self._actors.pop(model)
+        try:
+            end: StreamEnd = ray.get(wait)
+        except RayError as error:
+            end = StreamEnd(model, f"its driver was lost: {_message(error)}")
+        ray.kill(actor)
+        return end
+
+
+def stop_streams() -> None:
+    """All of them, on this cluster."""
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        if actor["namespace"] == NAMESPACE and actor["name"].startswith(STREAM_PREFIX):
+            ray.kill(ray.get_actor(actor["name"], namespace=NAMESPACE))
+
+
+def _message(error: Exception) -> str:
+    cause = getattr(error, "cause", None) or error
+    return f"{type(cause).__name__}: {cause}"[:_MESSAGE_CHARS]
+
+
+def _engine_brought_it_down(error: Exception) -> bool:
+    return isinstance(getattr(error, "cause", None) or error, EngineError)

@@ -1,0 +1,300 @@
+"""What happens next to every batch, decided again and again from the ledger; also which streams run.
+
+A plain object over the ledger: processes, streams and time are given to it. It keeps nothing that a restart may not
+forget: what runs, when something may be tried again, and since when a stream is idle.
+
+    validating            an intake, until it starts or refuses the batch
+    in_progress           the stream of its model
+    finalizing            a delivery, until the output is there; as long as results are kept
+    cancelling            the same for a minute at most
+    terminal, not erased  the webhook's event, then nothing of the user's stays
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Protocol
+
+from lsi_ray.errors import Finding, LedgerError, LsiError, StorageError
+from lsi_ray.intake import findings_of
+from lsi_ray.ledger.records import Batch
+from lsi_ray.ledger.service_ledger import ServiceLedger
+from lsi_ray.ledger.states import BatchStatus
+from lsi_ray.ledger.workdir import WorkDir
+from lsi_ray.service.deploy import Deployment
+from lsi_ray.service.private import Private
+from lsi_ray.service.webhooks import Outbox
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["intake", "delivery"]
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 2.0, 300.0
+_LOST_INTAKES = 5
+_HOUSEKEEPING_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A job that has ended. `error`: what it raised; `lost`: its process died, which says nothing about the batch."""
+
+    kind: Kind
+    batch_id: str
+    result: str = ""
+    error: LsiError | None = None
+    lost: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """`failure`: what ended it early; `engine`: the rows that ran are to blame."""
+
+    model: str
+    failure: str = ""
+    engine: bool = False
+
+
+class Workers(Protocol):
+    def start(self, kind: Kind, batch_id: str) -> None: ...
+    def stop(self, kind: Kind, batch_id: str) -> None: ...
+    def running(self) -> frozenset[tuple[Kind, str]]: ...
+    def finished(self) -> list[Finished]:
+        """Those that have ended since the last call."""
+        ...
+
+
+class Streams(Protocol):
+    def start(self, model: str, *, crashed: bool) -> None: ...
+    def running(self) -> frozenset[str]: ...
+    def ended(self) -> list[StreamEnd]: ...
+    def has_room(self, model: str) -> bool:
+        """Whether the cluster holds the model's least replicas beside those that run."""
+        ...
+
+
+class Retries:
+    """When something may be tried again: waits that double while it fails."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._failures: dict[object, int] = {}
+        self._not_before: dict[object, float] = {}
+
+    def due(self, key: object) -> bool:
+        return self._not_before.get(key, 0.0) <= self._clock()
+
+    def failed(self, key: object) -> int:
+        """The number of failures in a row, this one included."""
+        count = self._failures[key] = self._failures.get(key, 0) + 1
+        self._not_before[key] = self._clock() + min(_FIRST_WAIT_S * 2.0 ** (count - 1), _LONGEST_WAIT_S)
+        return count
+
+    def forget(self, key: object) -> None:
+        self._failures.pop(key, None)
+        self._not_before.pop(key, None)
+
+
+class Supervisor:
+    def __init__(
+        self,
+        ledger: ServiceLedger,
+        work: WorkDir,
+        deployment: Deployment,
+        workers: Workers,
+        streams: Streams,
+        outbox: Outbox,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._ledger = ledger
+        self._work = work
+        self._deployment = deployment
+        self._workers = workers
+        self._streams = streams
+        self._outbox = outbox
+        self._clock = clock
+        self._retries = Retries(clock)
+        self._crashed: dict[str, bool] = {}
+        self._idle_since: dict[str, float] = {}
+        self._let_go: set[str] = set()
+        self._housekeeping_at = 0.0
+        self.stream_failures: dict[str, str] = {}
+        self.no_room: frozenset[str] = frozenset()
+
+    def tick(self) -> None:
+        """One look at everything. What goes wrong with one batch does not keep it from the others."""
+        self._ledger.expire_due()
+        for job in self._workers.finished():
+            self._guarded(job.batch_id, partial(self._finished, job))
+        batches = self._ledger.unfinished()
+        for batch in sorted(batches, key=lambda batch: batch.status != BatchStatus.CANCELLING):
+            self._guarded(batch.batch_id, partial(self._step, batch))
+        self._run_streams({batch.model for batch in batches if batch.status == BatchStatus.IN_PROGRESS})
+        if self._clock() >= self._housekeeping_at:
+            self._housekeeping_at = self._clock() + _HOUSEKEEPING_S
+            self._housekeeping()
+
+    def poke(self, batch_id: str) -> None:
+        """Something about the batch has changed (a new URL): try at once."""
+        for kind in ("intake", "delivery"):
+            self._retries.forget((kind, batch_id))
+
+    def stays(self, model: str) -> bool:
+        """Whether a stream without a row to answer keeps its engines. Asked whenever there is none to lease."""
+        since = self._idle_since.setdefault(model, self._clock())
+        settings = self._deployment.models[model].settings
+        if model in self._let_go:
+            return False
+        return settings.keep_warm or self._clock() - since < settings.idle_timeout_s
+
+    def busy(self, model: str) -> None:
+        self._idle_since.pop(model, None)
+
+    def _guarded(self, batch_id: str, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except (LsiError, OSError) as error:
+            log.error("batch %s: %s: %s", batch_id, type(error).__name__, error)
+
+    # -- batches
+
+    def _step(self, batch: Batch) -> None:
+        match batch.status:
+            case BatchStatus.VALIDATING:
+                self._want("intake", batch.batch_id)
+            case BatchStatus.FINALIZING | BatchStatus.CANCELLING:
+                self._workers.stop("intake", batch.batch_id)
+                self._finish(batch)
+            case status if status.terminal:
+                self._clean(batch)
+
+    def _finish(self, batch: Batch) -> None:
+        if not batch.shard_rows:  # never validated: no row of it was accepted, and there is nothing to deliver
+            self._end(batch)
+        elif (
+            batch.status == BatchStatus.CANCELLING and self._since(batch) > self._deployment.settings.cancel_delivery_s
+        ):
+            self._ledger.warn(batch.batch_id, "cancelled; its finished rows could not be delivered in time")
+            self._end(batch)
+        elif batch.status == BatchStatus.FINALIZING and self._since(batch) > self._deployment.settings.keep.results_s:
+            self._workers.stop("delivery", batch.batch_id)
+            message = "the results could not be delivered as long as they are kept"
+            self._ledger.fail_batch(batch.batch_id, [Finding("output_undeliverable", message)])
+        else:
+            self._want("delivery", batch.batch_id)
+
+    def _since(self, batch: Batch) -> float:
+        return self._clock() - batch.times[batch.status]
+
+    def _end(self, batch: Batch) -> None:
+        self._workers.stop("delivery", batch.batch_id)
+        assert batch.outcome is not None
+        self._ledger.deliver(batch.batch_id, batch.outcome)
+
+    def _want(self, kind: Kind, batch_id: str) -> None:
+        running = self._workers.running()
+        if (kind, batch_id) in running or not self._retries.due((kind, batch_id)):
+            return
+        settings = self._deployment.settings
+        slots = settings.intakes if kind == "intake" else settings.deliveries
+        if sum(other == kind for other, _ in running) < slots:
+            self._workers.start(kind, batch_id)
+
+    def _clean(self, batch: Batch) -> None:
+        """Repeatable at every point: the event before the secret that signs it goes, the record last."""
+        folder = self._work.batch(batch.batch_id)
+        for kind in ("intake", "delivery"):
+            self._workers.stop(kind, batch.batch_id)
+            self._retries.forget((kind, batch.batch_id))
+        try:
+            webhook = Private.load(folder).webhook
+        except LedgerError:
+            webhook = None
+        if webhook is not None:
+            self._outbox.put(batch.batch_id, batch.status, webhook)
+        self._work.erase_batch(batch.batch_id)
+        self._ledger.notice(batch.batch_id, "")
+        self._ledger.erase(batch.batch_id)
+        self._ledger.scrub()
+        log.info("batch %s is %s and erased", batch.batch_id, batch.status)
+
+    def _finished(self, job: Finished) -> None:
+        batch = self._ledger.batch(job.batch_id)
+        key = (job.kind, job.batch_id)
+        if job.error is None and not job.lost:
+            self._retries.forget(key)
+            self._ledger.notice(job.batch_id, "")
+            if job.kind == "delivery" and job.result == "delivered" and batch.outcome is not None:
+                self._ledger.deliver(job.batch_id, batch.outcome)
+            return
+        failures = self._retries.failed(key)
+        log.warning("%s of %s failed (%d): %s", job.kind, job.batch_id, failures, job.error or job.detail)
+        if job.kind == "intake":
+            self._intake_failed(batch, job, failures)
+        elif job.error is not None:
+            self._ledger.notice(job.batch_id, f"output_url: {job.error.message}")
+
+    def _intake_failed(self, batch: Batch, job: Finished, failures: int) -> None:
+        if batch.status != BatchStatus.VALIDATING:
+            return
+        if job.error is None:
+            if failures >= _LOST_INTAKES:
+                message = f"its validation was lost {failures} times: {job.detail}"
+                self._ledger.fail_batch(batch.batch_id, [Finding("internal_error", message)])
+        elif isinstance(job.error, StorageError) and job.error.transient:
+            self._ledger.notice(batch.batch_id, f"input_url: {job.error.message}")
+        elif not isinstance(job.error, LedgerError):
+            self._ledger.fail_batch(batch.batch_id, findings_of(job.error))
+
+    # -- streams
+
+    def _run_streams(self, needed: set[str]) -> None:
+        for end in self._streams.ended():
+            self._stream_ended(end)
+        warm = {model for model, served in self._deployment.models.items() if served.settings.keep_warm}
+        without_room = set()
+        for model in sorted((needed | warm) & self._deployment.models.keys()):
+            if model in self._streams.running() or not self._retries.due(("stream", model)):
+                continue
+            if not self._streams.has_room(model):
+                without_room.add(model)
+                continue
+            log.info("starting the stream of %s", model)
+            self._idle_since.pop(model, None)
+            self._streams.start(model, crashed=self._crashed.pop(model, False))
+        self.no_room = frozenset(without_room)
+        self._make_room()
+
+    def _stream_ended(self, end: StreamEnd) -> None:
+        self._let_go.discard(end.model)
+        if not end.failure:
+            self._retries.forget(("stream", end.model))
+            self.stream_failures.pop(end.model, None)
+            return
+        self._retries.failed(("stream", end.model))
+        self._crashed[end.model] = end.engine
+        self.stream_failures[end.model] = end.failure
+        log.warning("the stream of %s ended early: %s", end.model, end.failure)
+
+    def answered(self, model: str) -> None:
+        """Rows came out of the model's stream: the next start after a failure is the first one again."""
+        if model in self.stream_failures:
+            self._retries.forget(("stream", model))
+            self.stream_failures.pop(model, None)
+
+    def _make_room(self) -> None:
+        """A model that waits for GPUs takes those of a stream that only keeps its engines loaded."""
+        if self.no_room:
+            self._let_go |= {model for model in self._idle_since if model in self._streams.running()}
+
+    # -- housekeeping
+
+    def _housekeeping(self) -> None:
+        from lsi_ray.service.file_store import FileStore
+
+        store = FileStore(self._work.path)
+        for file_id in self._ledger.expire_files():
+            store.delete(file_id)
