@@ -8,6 +8,7 @@ from collections.abc import Callable
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from lsi_ray.errors import LsiError
 from lsi_ray.service.api import lsi_batches, openai_batches, openai_files
@@ -64,4 +65,17 @@ async def _on_http(request: Request, error: Exception) -> Response:
     if error.status_code >= 500:
         return respond(request.scope["path"], INTERNAL)
     code = STATUS_CODES.get(error.status_code, "invalid_request")
-    return respond(request.scope["path"], Refusal(code, str(error.detail), headers=error.headers or {}))
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else {}
+    return respond(request.scope["path"], Refusal(code, str(error.detail), headers=headers))
+
+
+def _allowed(request: Request) -> str:
+    """The methods of all routes of this path; Starlette names those of the first."""
+    scope = dict(request.scope)
+    found = {
+        method
+        for route in request.app.routes
+        for method in getattr(route, "methods", None) or ()
+        if route.matches(scope)[0] != Match.NONE
+    }
+    return ", ".join(sorted(found))

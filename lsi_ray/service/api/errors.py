@@ -137,9 +137,12 @@ def respond(path: str, refusal: Refusal) -> JSONResponse:
     return JSONResponse(body, refusal.rule.status, headers=_headers(refusal))
 
 
+_LSI_NAMES: dict[str | None, str] = {"model": "model_id"}
+
+
 def lsi_body(refusal: Refusal) -> dict[str, Any]:
     findings = refusal.findings or [Finding(refusal.code, refusal.message, param=refusal.param)]
-    details = [{"code": f.code, "field": f.param, "message": f.message} for f in findings]
+    details = [{"code": f.code, "field": _LSI_NAMES.get(f.param, f.param), "message": f.message} for f in findings]
     # LSI's schema has `field` optional, not null.
     details = [{key: value for key, value in detail.items() if value is not None} for detail in details]
     return {"type": refusal.rule.lsi, "message": refusal.message, "details": details}

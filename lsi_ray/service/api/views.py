@@ -53,8 +53,8 @@ class ProgressOut(Outgoing):
     total_rows: int
     fraction: Annotated[float, Field(ge=0, le=1)]
     tokens: int
-    rows_per_second: float | None
-    tokens_per_second: float | None
+    rows_per_second: float | None = None
+    tokens_per_second: float | None = None
 
 
 class EtaOut(Outgoing, Generic[Time]):
@@ -70,15 +70,15 @@ class WaitingOut(Outgoing):
 
     reason: str
     message: str
-    queue_position: int | None
+    queue_position: int | None = None
 
 
 class ErrorExample(Outgoing):
     """The first row, in input order, that ended with this code."""
 
     message: str
-    line: int | None
-    custom_id: str | None
+    line: int | None = None
+    custom_id: str | None = None
 
 
 class ErrorCount(Outgoing):
@@ -90,8 +90,8 @@ class ErrorCount(Outgoing):
 class BatchError(Outgoing):
     code: str
     message: str
-    line: int | None
-    param: str | None
+    line: int | None = None
+    param: str | None = None
 
 
 class BatchErrors(Outgoing):

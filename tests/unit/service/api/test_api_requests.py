@@ -83,7 +83,7 @@ def test_windows_have_bounds(http: TestClient, clock: Clock, text: str) -> None:
         ({"priority": 101}, "invalid_value", "priority"),
         ({"priority": True}, "invalid_value", "priority"),
         ({"priority": "1"}, "invalid_value", "priority"),
-        ({"model_id": "nobody/knows"}, "model_not_found", "model"),
+        ({"model_id": "nobody/knows"}, "model_not_found", "model_id"),
         ({"webhook": {"url": "https://a.example/"}}, "missing_required_parameter", "webhook.secret"),
         ({"webhook": {"url": "https://a.example/", "secret": "short"}}, "invalid_value", "webhook.secret"),
         ({"webhook": {"url": "https://a.example/", "secret": "whsec_no base64!"}}, "invalid_value", "webhook.secret"),
@@ -215,7 +215,7 @@ def test_unknown_paths_and_methods_have_the_body_of_their_surface(http: TestClie
     assert http.get("/v1/inference/nothing").json()["type"] == "not_found"
     answer = http.delete(BATCHES)
     assert (answer.status_code, "details" in answer.json()) == (405, True)
-    assert set(answer.headers["Allow"].replace(",", " ").split()) <= {"GET", "POST"}
+    assert answer.headers["Allow"] == "GET, POST"
     for path in ("/v1/batches/..%2f..%2fetc", "/v1/batches/a%00b", "/v1/batches/" + "x" * 200):
         assert http.get(path).status_code == 404
 
