@@ -18,48 +18,28 @@ from lsi_ray.ledger.workdir import WorkDir
 def serve_command(config: Path | None, host: str, port: int, work_dir: Path | None) -> int:
     """Returns when it is told to stop; on a cluster that was there before, as soon as the service runs."""
     from lsi_ray.service.deploy import load_deployment
-    from lsi_ray.service.names import APP
 
     deployment = load_deployment(config)
     work = (work_dir or _default_work_dir()).absolute()
     _check_host(host, work)
-    from lsi_ray.stream.cluster import cluster
-
     console = Console(stderr=True, highlight=False)
     console.print(f"work dir {work}; starting Ray")
-    with cluster(streams=len(deployment.models)) as own:
-        from ray import serve
+    from lsi_ray.service.host import hosting
 
-        from lsi_ray.service.ingress import build, first_token
-
-        token = first_token(work)
-        serve.start(
-            http_options={"host": host, "port": port},
-            logging_config={"log_level": "WARNING", "enable_access_log": False},
-        )
-        serve.run(build(work, deployment), name=APP, route_prefix="/")
-        _tell(console, host, port, token, list(deployment.models))
-        if own:
+    with hosting(deployment, work, host, port) as hosted:
+        _tell(console, host, port, hosted.token, list(deployment.models))
+        if hosted.own:
             _wait_for_the_end()
             console.print("stopping; the same command goes on with what was accepted")
-            serve.shutdown()
         else:
             console.print("it runs on this cluster until `lsi serve --stop`")
     return 0
 
 
 def stop_command() -> int:
-    """End the service on the cluster that RAY_ADDRESS names, or on this machine's."""
-    import ray
-    from ray import serve
+    from lsi_ray.service.host import stop
 
-    from lsi_ray.service.names import APP, NAMESPACE, SERVICE
-    from lsi_ray.service.streams import stop_streams
-
-    ray.init(address=os.environ.get("RAY_ADDRESS") or "auto", log_to_driver=False)
-    serve.delete(APP)
-    stop_streams()
-    ray.kill(ray.get_actor(SERVICE, namespace=NAMESPACE))
+    stop()
     return 0
 
 
