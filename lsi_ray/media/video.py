@@ -14,6 +14,7 @@ from typing import Any
 
 import av.error
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from lsi_ray.errors import RowError
@@ -157,6 +158,7 @@ class _Found:
 
     def __init__(self, room: int) -> None:
         self._room = room
+        self._reformatter = VideoReformatter()
         self._frames: NDArray[np.uint8] | None = None
         self.indices: list[int] = []
 
@@ -166,7 +168,7 @@ class _Found:
         return self._frames[: len(self.indices)]
 
     def add(self, index: int, frame: Any) -> None:
-        pixels = _upright_rgb(frame)
+        pixels = _upright_rgb(frame, self._reformatter)
         if self._frames is None:
             self._frames = np.empty((self._room, *pixels.shape), np.uint8)
         elif pixels.shape != self._frames.shape[1:]:
@@ -175,12 +177,17 @@ class _Found:
         self.indices.append(index)
 
 
-def _upright_rgb(frame: Any) -> NDArray[np.uint8]:
-    """As OpenCV converts, including its bicubic chroma. A view where it can be one."""
+def _upright_rgb(frame: Any, reformatter: VideoReformatter) -> NDArray[np.uint8]:
+    """As OpenCV converts, including its bicubic chroma. A view where it can be one.
+
+    With one reformatter for all frames and one thread, 640x360 takes 0.07 ms; `frame.to_ndarray` makes a new one with
+    a thread per core for every frame, and took 0.3 ms, on a busy machine up to 4.
+    """
     if frame.format.name in ("yuv420p", "yuvj420p"):
-        pixels = frame.to_ndarray(format="rgb24")  # the same values for less
+        pixels: Any = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()  # the same values for less
     else:
-        pixels = frame.reformat(format="bgr24", interpolation="BICUBIC").to_ndarray()[..., ::-1]
+        converted = reformatter.reformat(frame, format="bgr24", interpolation="BICUBIC", threads=1)
+        pixels = converted.to_ndarray()[..., ::-1]
     turns, rest = divmod(frame.rotation, 90)
     upright: NDArray[np.uint8] = np.rot90(pixels, turns) if turns and not rest else pixels
     return upright
