@@ -93,7 +93,7 @@ RULES: dict[str, Rule] = {
     # ours
     "unavailable": _DOWN,
     "not_implemented": Rule(501, "not_implemented", "server_error"),
-    "internal_error": Rule(500, "api_error", "server_error"),
+    "internal_error": Rule(500, "api_error", "server_error", again=True),
 }
 
 STATUS_CODES = {404: "not_found", 405: "method_not_allowed", 413: "payload_too_large", 415: "unsupported_media_type"}
@@ -115,13 +115,18 @@ class Refusal:
         return RULES[self.code]
 
 
+# The records' names of fields whose name on the wire is another one.
+_WIRE_NAMES: dict[str | None, str] = {"input_url": "input_file_uri", "output_url": "output_file_uri"}
+_LSI_NAMES: dict[str | None, str] = {"model": "model_id"}
+
+
 def refusal_of(error: LsiError) -> Refusal:
     if error.code not in RULES:
         log_fault(f"unmapped error code {error.code}", error)
         return INTERNAL
     param, retry_after_s = getattr(error, "param", None), getattr(error, "retry_after_s", None)
     findings = error.findings if isinstance(error, BatchRefused) else ()
-    return Refusal(error.code, redact(error.message), findings, param, retry_after_s)
+    return Refusal(error.code, redact(error.message), findings, _WIRE_NAMES.get(param, param), retry_after_s)
 
 
 def log_fault(what: str, error: Exception) -> None:
@@ -135,9 +140,6 @@ INTERNAL = Refusal("internal_error", "The service failed to answer this; its log
 def respond(path: str, refusal: Refusal) -> JSONResponse:
     body = lsi_body(refusal) if path.startswith(LSI_PREFIX) else openai_body(refusal)
     return JSONResponse(body, refusal.rule.status, headers=_headers(refusal))
-
-
-_LSI_NAMES: dict[str | None, str] = {"model": "model_id"}
 
 
 def lsi_body(refusal: Refusal) -> dict[str, Any]:

@@ -1,5 +1,8 @@
+"""One application and one server for all tests; each test finds its backend empty and its clock at the start."""
+
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,34 +14,40 @@ from fastapi.testclient import TestClient
 from lsi_ray.service.api.app import create_app
 from lsi_ray.service.api.settings import ApiSettings
 
+_CLOCK = Clock()
+_BACKEND = FakeBackend(_CLOCK)
+
+
+@pytest.fixture(scope="session")
+def app() -> FastAPI:
+    return create_app(_BACKEND, ApiSettings(rates=FAST), clock=_CLOCK, steady_clock=time.monotonic)
+
+
+@pytest.fixture(scope="session")
+def server(app: FastAPI) -> Iterator[str]:
+    with serve(app) as url:
+        yield url
+
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    _CLOCK.now = Clock().now
+    return _CLOCK
 
 
 @pytest.fixture
 def backend(clock: Clock) -> FakeBackend:
-    return FakeBackend(clock)
+    vars(_BACKEND).clear()
+    vars(_BACKEND).update(vars(FakeBackend(clock)))
+    return _BACKEND
 
 
 @pytest.fixture
-def settings() -> ApiSettings:
-    return ApiSettings(rates=FAST)
-
-
-@pytest.fixture
-def app(backend: FakeBackend, settings: ApiSettings, clock: Clock) -> FastAPI:
-    return create_app(backend, settings, clock=clock, steady_clock=clock)
-
-
-@pytest.fixture
-def http(app: FastAPI) -> TestClient:
+def http(app: FastAPI, backend: FakeBackend) -> TestClient:  # noqa: ARG001
     return TestClient(app, headers={"Authorization": f"Bearer {ALICE}"}, raise_server_exceptions=False)
 
 
 @pytest.fixture
-def served(app: FastAPI) -> Iterator[str]:
+def served(server: str, backend: FakeBackend) -> str:  # noqa: ARG001
     """The base URL of a real server on the loopback."""
-    with serve(app) as url:
-        yield url
+    return server

@@ -12,7 +12,7 @@ from lsi_contract import ERROR_TYPES, FIELDS, STATUSES
 
 from lsi_ray.errors import Finding
 from lsi_ray.ledger.states import BatchStatus
-from lsi_ray.service.backend import Counts, ErrorCount, Eta, Speed, Usage, Waiting
+from lsi_ray.service.backend import Counts, ErrorCount, Eta, ServiceError, Speed, Usage, Waiting
 
 BATCHES = "/v1/inference/batches"
 
@@ -137,6 +137,13 @@ def test_retry_of_failed_rows_with_new_urls(
     assert retry.failed_only
     assert retry.output_url.reveal() == out
     assert new["completion_window"] == "24h"
+
+
+def test_a_field_is_refused_by_its_name_on_the_wire(http: TestClient, batch_id: str, backend: FakeBackend) -> None:
+    backend.fail_with, backend.fails = ServiceError("output_url_required", "give one", param="output_url"), 2
+    detail = http.post(f"{BATCHES}/{batch_id}/retry").json()["details"][0]
+    error = http.post(f"/v1/batches/{batch_id}/retry").json()["error"]
+    assert detail["field"] == error["param"] == "output_file_uri"
 
 
 @pytest.mark.parametrize("status", list(BatchStatus))
