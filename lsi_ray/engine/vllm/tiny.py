@@ -1,11 +1,14 @@
-"""A small model with random weights, so that the real vLLM answers text, images and video on any machine.
+"""Models with random weights, so that the real vLLM answers text, images and video on any machine.
 
-The architecture is Qwen2.5-VL (Qwen/Qwen2.5-VL-7B-Instruct's, with 2 layers of 256 instead of 28 of 3584), 2.6 million
-float32 parameters in 10 MB. The words it answers mean nothing, but they depend on the whole prompt and on every pixel:
-matrices drawn with std 4/sqrt(fan_in) gave 40 different greedy answers to 40 images, where the usual 0.02 gave one.
+The architecture is Qwen2.5-VL (Qwen/Qwen2.5-VL-7B-Instruct's, which has 28 layers of 3584). `tiny` has 2 layers of 256,
+2.6 million float32 parameters in 10 MB: what is around the engine shows. `small` has 12 layers of 768, 92 million in
+367 MB: on two CPU cores the engine's arithmetic outweighs the rest, as on a GPU.
+
+The words they answer mean nothing, but they depend on the whole prompt and on every pixel: matrices drawn with std
+4/sqrt(fan_in) gave 40 different greedy answers to 40 images (of `tiny`), where the usual 0.02 gave one.
 
 Invariants: the same bytes in every build (fixed seed, fixed text); a folder that exists is complete (built aside, then
-renamed). Nothing here imports torch, transformers or vllm: a build takes about a second.
+renamed). Nothing here imports torch, transformers or vllm: a build takes about a second, of either.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +28,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 MODEL_ID = "lsi/tiny-vl"
-_VERSION = "tiny-vl-v1"  # change it with anything below that changes the bytes
+SMALL_MODEL_ID = "lsi/small-vl"
 
 _SEED = 20_251
-_VOCAB = 1024
-_HIDDEN, _LAYERS, _HEADS, _KV_HEADS, _MLP = 256, 2, 4, 2, 512
-_VISION_HIDDEN, _VISION_LAYERS, _VISION_HEADS, _VISION_MLP, _PATCH, _MERGE = 128, 2, 4, 256, 14, 2
-_HEAD = _HIDDEN // _HEADS
+_VOCAB, _HEAD, _PATCH, _MERGE = 1024, 64, 14, 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    version: str
+    """The folder's name: change it with anything below that changes the bytes."""
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    mlp: int
+    vision_hidden: int
+    vision_layers: int
+    vision_heads: int
+    vision_mlp: int
+
+
+_TINY = _Size("tiny-vl-v1", 256, 2, 4, 2, 512, 128, 2, 4, 256)
+_SMALL = _Size("small-vl-v1", 768, 12, 12, 4, 2048, 384, 6, 6, 1024)
+_SIZES = {MODEL_ID: _TINY, SMALL_MODEL_ID: _SMALL}
 
 # At the end of the vocabulary, in this order. The tool tags are plain added tokens, as with Qwen2.5 proper, so that
 # skip_special_tokens leaves them for the tool parser.
@@ -114,19 +135,29 @@ _TEMPLATE = """\
 """
 
 
+def ensure_model(model: str) -> str:
+    """The folder of a model of this file, built at the first call; any other name or path as it is."""
+    size = _SIZES.get(model)
+    return model if size is None else str(_build(_cache_folder() / "models" / size.version, size))
+
+
 def ensure_tiny_model() -> Path:
     """The folder of the model in the user's cache (`LSI_CACHE` overrides where that is), built at the first call."""
-    return build_tiny_model(_cache_folder() / "models" / _VERSION)
+    return Path(ensure_model(MODEL_ID))
 
 
 def build_tiny_model(folder: Path) -> Path:
     """Write the model to `folder`, unless it is there, and return `folder`. Safe against concurrent builds."""
+    return _build(folder, _TINY)
+
+
+def _build(folder: Path, size: _Size) -> Path:
     if (folder / "model.safetensors").is_file():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _write(aside)
+        _write(aside, size)
         aside.chmod(0o755)
         os.rename(aside, folder)
     except OSError:
@@ -146,14 +177,14 @@ def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lsi"
 
 
-def _write(folder: Path) -> None:
+def _write(folder: Path, size: _Size) -> None:
     from safetensors.numpy import save_file
 
     ids = _write_tokenizer(folder)
-    for name, content in _configs(ids).items():
+    for name, content in _configs(ids, size).items():
         (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     (folder / "chat_template.jinja").write_text(_TEMPLATE, encoding="utf-8")
-    save_file(dict(_weights(ids)), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(dict(_weights(ids, size)), folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _write_tokenizer(folder: Path) -> dict[str, int]:
@@ -186,7 +217,7 @@ def _write_tokenizer(folder: Path) -> dict[str, int]:
     return ids
 
 
-def _configs(ids: dict[str, int]) -> dict[str, dict[str, Any]]:
+def _configs(ids: dict[str, int], size: _Size) -> dict[str, dict[str, Any]]:
     images = {
         "do_convert_rgb": True,
         "do_normalize": True,
@@ -201,7 +232,7 @@ def _configs(ids: dict[str, int]) -> dict[str, dict[str, Any]]:
         "temporal_patch_size": 2,
     }
     return {
-        "config.json": _model_config(ids),
+        "config.json": _model_config(ids, size),
         "generation_config.json": {"eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]},
         # At most 1,280 tokens an image, and 64 tokens for each pair of frames.
         "preprocessor_config.json": images
@@ -218,18 +249,18 @@ def _pixels(least: int, most: int) -> dict[str, int]:
     return {"shortest_edge": least * area, "longest_edge": most * area}
 
 
-def _model_config(ids: dict[str, int]) -> dict[str, Any]:
+def _model_config(ids: dict[str, int], size: _Size) -> dict[str, Any]:
     return {
         "architectures": ["Qwen2_5_VLForConditionalGeneration"],
         "model_type": "qwen2_5_vl",
         "dtype": "float32",
         "torch_dtype": "float32",
         "vocab_size": _VOCAB,
-        "hidden_size": _HIDDEN,
-        "intermediate_size": _MLP,
-        "num_hidden_layers": _LAYERS,
-        "num_attention_heads": _HEADS,
-        "num_key_value_heads": _KV_HEADS,
+        "hidden_size": size.hidden,
+        "intermediate_size": size.mlp,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.kv_heads,
         "hidden_act": "silu",
         "max_position_embeddings": 32_768,
         "rms_norm_eps": 1e-6,
@@ -246,11 +277,11 @@ def _model_config(ids: dict[str, int]) -> dict[str, Any]:
         "vision_token_id": ids["<|vision_pad|>"],
         "vision_config": {
             "model_type": "qwen2_5_vl",
-            "depth": _VISION_LAYERS,
-            "hidden_size": _VISION_HIDDEN,
-            "intermediate_size": _VISION_MLP,
-            "num_heads": _VISION_HEADS,
-            "out_hidden_size": _HIDDEN,
+            "depth": size.vision_layers,
+            "hidden_size": size.vision_hidden,
+            "intermediate_size": size.vision_mlp,
+            "num_heads": size.vision_heads,
+            "out_hidden_size": size.hidden,
             "hidden_act": "silu",
             "in_channels": 3,
             "in_chans": 3,
@@ -260,7 +291,7 @@ def _model_config(ids: dict[str, int]) -> dict[str, Any]:
             "temporal_patch_size": 2,
             "tokens_per_second": 2,
             "window_size": 112,
-            "fullatt_block_indexes": [1],
+            "fullatt_block_indexes": [size.vision_layers - 1],
         },
     }
 
@@ -285,9 +316,9 @@ def _tokenizer_config(ids: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _weights(ids: dict[str, int]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _weights(ids: dict[str, int], size: _Size) -> Iterator[tuple[str, NDArray[np.float32]]]:
     rng = np.random.Generator(np.random.Philox(_SEED))
-    for name, shape in _shapes():
+    for name, shape in _shapes(size):
         if name.endswith("bias"):
             yield name, np.zeros(shape, np.float32)
         elif len(shape) == 1:
@@ -309,40 +340,40 @@ def _unspoken(ids: dict[str, int]) -> list[int]:
     return [ids[token] for token in (*_SPECIAL, *controls) if token != "<|im_end|>"]
 
 
-def _shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
+def _shapes(size: _Size) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes as in the checkpoints that Qwen published, which both transformers 4 and 5 and vLLM read."""
-    yield "model.embed_tokens.weight", (_VOCAB, _HIDDEN)
-    for layer in range(_LAYERS):
+    yield "model.embed_tokens.weight", (_VOCAB, size.hidden)
+    for layer in range(size.layers):
         at = f"model.layers.{layer}."
-        yield from _linear(at + "self_attn.q_proj", _HEADS * _HEAD, _HIDDEN)
-        yield from _linear(at + "self_attn.k_proj", _KV_HEADS * _HEAD, _HIDDEN)
-        yield from _linear(at + "self_attn.v_proj", _KV_HEADS * _HEAD, _HIDDEN)
-        yield at + "self_attn.o_proj.weight", (_HIDDEN, _HEADS * _HEAD)
-        yield at + "mlp.gate_proj.weight", (_MLP, _HIDDEN)
-        yield at + "mlp.up_proj.weight", (_MLP, _HIDDEN)
-        yield at + "mlp.down_proj.weight", (_HIDDEN, _MLP)
-        yield at + "input_layernorm.weight", (_HIDDEN,)
-        yield at + "post_attention_layernorm.weight", (_HIDDEN,)
-    yield "model.norm.weight", (_HIDDEN,)
-    yield "lm_head.weight", (_VOCAB, _HIDDEN)
-    yield from _vision_shapes()
+        yield from _linear(at + "self_attn.q_proj", size.heads * _HEAD, size.hidden)
+        yield from _linear(at + "self_attn.k_proj", size.kv_heads * _HEAD, size.hidden)
+        yield from _linear(at + "self_attn.v_proj", size.kv_heads * _HEAD, size.hidden)
+        yield at + "self_attn.o_proj.weight", (size.hidden, size.heads * _HEAD)
+        yield at + "mlp.gate_proj.weight", (size.mlp, size.hidden)
+        yield at + "mlp.up_proj.weight", (size.mlp, size.hidden)
+        yield at + "mlp.down_proj.weight", (size.hidden, size.mlp)
+        yield at + "input_layernorm.weight", (size.hidden,)
+        yield at + "post_attention_layernorm.weight", (size.hidden,)
+    yield "model.norm.weight", (size.hidden,)
+    yield "lm_head.weight", (_VOCAB, size.hidden)
+    yield from _vision_shapes(size)
 
 
-def _vision_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield "visual.patch_embed.proj.weight", (_VISION_HIDDEN, 3, 2, _PATCH, _PATCH)
-    for layer in range(_VISION_LAYERS):
+def _vision_shapes(size: _Size) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield "visual.patch_embed.proj.weight", (size.vision_hidden, 3, 2, _PATCH, _PATCH)
+    for layer in range(size.vision_layers):
         at = f"visual.blocks.{layer}."
-        yield from _linear(at + "attn.qkv", 3 * _VISION_HIDDEN, _VISION_HIDDEN)
-        yield from _linear(at + "attn.proj", _VISION_HIDDEN, _VISION_HIDDEN)
-        yield from _linear(at + "mlp.gate_proj", _VISION_MLP, _VISION_HIDDEN)
-        yield from _linear(at + "mlp.up_proj", _VISION_MLP, _VISION_HIDDEN)
-        yield from _linear(at + "mlp.down_proj", _VISION_HIDDEN, _VISION_MLP)
-        yield at + "norm1.weight", (_VISION_HIDDEN,)
-        yield at + "norm2.weight", (_VISION_HIDDEN,)
-    merged = _VISION_HIDDEN * _MERGE**2
-    yield "visual.merger.ln_q.weight", (_VISION_HIDDEN,)
+        yield from _linear(at + "attn.qkv", 3 * size.vision_hidden, size.vision_hidden)
+        yield from _linear(at + "attn.proj", size.vision_hidden, size.vision_hidden)
+        yield from _linear(at + "mlp.gate_proj", size.vision_mlp, size.vision_hidden)
+        yield from _linear(at + "mlp.up_proj", size.vision_mlp, size.vision_hidden)
+        yield from _linear(at + "mlp.down_proj", size.vision_hidden, size.vision_mlp)
+        yield at + "norm1.weight", (size.vision_hidden,)
+        yield at + "norm2.weight", (size.vision_hidden,)
+    merged = size.vision_hidden * _MERGE**2
+    yield "visual.merger.ln_q.weight", (size.vision_hidden,)
     yield from _linear("visual.merger.mlp.0", merged, merged)
-    yield from _linear("visual.merger.mlp.2", _HIDDEN, merged)
+    yield from _linear("visual.merger.mlp.2", size.hidden, merged)
 
 
 def _linear(name: str, rows: int, columns: int) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -1,0 +1,1 @@
+"""Synthetic text, images and clips: seeded, made on the spot, nothing downloaded."""
