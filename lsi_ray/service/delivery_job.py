@@ -52,6 +52,8 @@ def deliver_batch(batch_id: str, work: WorkDir, deployment: Deployment, ledger: 
     batch, folder = ledger.batch(batch_id), work.batch(batch_id)
     private = Private.load(folder)
     target = private.target()
+    if target is not None:
+        deployment.check_kind(target)
     mark = _load(folder)
     if mark is None:
         if reopen_damaged(batch_id, folder, ledger) and batch.outcome == BatchStatus.COMPLETED:

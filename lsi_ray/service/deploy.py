@@ -16,9 +16,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lsi_ray.config import Config, Replicas, default_config_path, load_config
-from lsi_ray.errors import ConfigError
+from lsi_ray.errors import ConfigError, StorageError
 from lsi_ray.service.api.settings import ApiSettings
 from lsi_ray.storage.guard import UrlPolicy
+from lsi_ray.storage.location import Location
 
 
 class _Section(BaseModel):
@@ -97,6 +98,11 @@ class Deployment:
     @property
     def urls(self) -> UrlPolicy:
         return self.settings.api.url_policy
+
+    def check_kind(self, location: Location) -> None:
+        """A path or an s3:// URL of a caller's would be opened with the rights of the service."""
+        if location.kind != "http" and self.settings.api.url_schemes != "http":
+            raise StorageError("destination_not_allowed", f"{location}: destination not allowed (not https)")
 
 
 def load_deployment(path: Path | None) -> Deployment:

@@ -44,8 +44,10 @@ def take_in_batch(batch_id: str, work: WorkDir, deployment: Deployment, ledger: 
     batch, folder = ledger.batch(batch_id), work.batch(batch_id)
     private = Private.load(folder)
     source = private.source(folder)
-    if source.path is not None:
+    if private.input_url is None:
         _wrap_jobs(source, folder)
+    else:
+        deployment.check_kind(source)
     model = batch.model or _find_model(source, folder, deployment)
     if model not in deployment.models:
         served = ", ".join(sorted(deployment.models))
