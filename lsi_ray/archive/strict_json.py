@@ -47,7 +47,7 @@ def decode(line: bytes, *, max_bytes: int = MAX_LINE_BYTES) -> Any:
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise _refusal(f"not JSON: {error.msg} at column {error.pos + 1}") from None
+        raise _refusal(f"not JSON: {error.msg.removesuffix(" at")} at column {error.pos + 1}") from None
     except (_Suspicious, RecursionError):
         raise _refusal(_violation(text)) from None
     if _may_be_deep(line) and not _within_depth(value):

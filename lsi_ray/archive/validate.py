@@ -180,7 +180,6 @@ class _Scan:
             return
         self._table.add(line, request)
         self._models.add(request.body["model"], line.number)
-        self._used.update(ref.member for ref in request.media if ref.member is not None)
 
     def finish(self, served: Collection[str] | None, strict: bool) -> Validation:
         rows = self._table.rows()
@@ -205,6 +204,7 @@ class _Scan:
             limits=self._limits,
             suggest=self._suggest,
         )
+        self._used.update(ref.member for ref in request.media if ref.member is not None)
         if self._probe is not None:
             for ref in request.media:
                 self._check_media(ref, self._probe)

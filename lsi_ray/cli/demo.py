@@ -31,7 +31,8 @@ def demo_command(folder: Path) -> int:
         console.print(
             "The embedded model has random weights: its words mean nothing, but they came the whole way through vLLM.\n"
             f"Look at them:  tar xzOf {output} output.jsonl | head -1 | python3 -m json.tool\n"
-            f"The requests:  {batch}/jobs.jsonl"
+            f"The requests:  {batch}/jobs.jsonl",
+            soft_wrap=True,
         )
     return code
 
@@ -43,6 +44,7 @@ def _show(console: Console, output: Path) -> None:
         assert lines is not None
         for line in list(lines)[:_SHOWN]:
             record = json.loads(line)
-            message = record["response"]["body"]["choices"][0].get("message", {})
-            table.add_row(escape(record["custom_id"]), escape(repr(message.get("content"))[:80]))
+            choice = record["response"]["body"]["choices"][0]
+            said = choice["message"]["content"] if "message" in choice else choice["text"]
+            table.add_row(escape(record["custom_id"]), escape(repr(said)[:80]))
     console.print(table)
