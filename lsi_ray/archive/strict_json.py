@@ -47,7 +47,8 @@ def decode(line: bytes, *, max_bytes: int = MAX_LINE_BYTES) -> Any:
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise _refusal(f"not JSON: {error.msg.removesuffix(" at")} at column {error.pos + 1}") from None
+        reason = error.msg.removesuffix(" at")
+        raise _refusal(f"not JSON: {reason} at column {error.pos + 1}") from None
     except (_Suspicious, RecursionError):
         raise _refusal(_violation(text)) from None
     if _may_be_deep(line) and not _within_depth(value):
