@@ -16,21 +16,25 @@ app = typer.Typer(
     name="lsi",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Large Scale Inference: batch archives of multimodal requests through Ray Data and vLLM.
 
     Pack OpenAI-style requests (jobs.jsonl) with their images and videos (files/) into a tar, and get back a tar in
     which every request is answered exactly once.
 
-    \b
-      lsi sample my-batch                 a small example batch to look at
-      lsi pack my-batch -o in.tar.gz      make an archive of a folder
-      lsi validate in.tar.gz              check every row before any GPU is touched
-      lsi run in.tar.gz -o out.tar.gz     answer it
+    ```
+    lsi sample my-batch                 a small example batch to look at
+    lsi pack my-batch -o in.tar.gz      make an archive of a folder
+    lsi validate in.tar.gz              check every row before any GPU is touched
+    lsi run in.tar.gz -o out.tar.gz     answer it
+    ```
 
-    Exit codes: 0 the output was delivered (even if single rows failed); 1 something failed, the same command goes on
-    from there; 2 the archive or the command is wrong.""",
+    Exit codes:
+
+    - 0: the output was delivered, even if single rows failed
+    - 1: something failed; the same command goes on from there
+    - 2: the archive or the command is wrong""",
 )
 
 ConfigOption = Annotated[
@@ -95,11 +99,11 @@ def run(
 
     Interrupted (Ctrl-C, kill -9, a lost machine), the same command goes on: rows already answered are not run again.
 
-    \b
-    Examples:
-      lsi run in.tar.gz -o out.tar.gz
-      lsi run s3://bucket/in.tar -o s3://bucket/out.tar.gz -c configs/qwen2.5-vl-7b.yaml --replicas 1:8
-      LSI_IN="https://..." LSI_OUT="https://..." lsi run env:LSI_IN -o env:LSI_OUT
+    ```
+    lsi run in.tar.gz -o out.tar.gz
+    lsi run s3://b/in.tar -o s3://b/out.tar.gz -c configs/qwen2.5-vl-7b.yaml --replicas 1:8
+    LSI_IN="https://..." LSI_OUT="https://..." lsi run env:LSI_IN -o env:LSI_OUT
+    ```
     """
     from lsi_ray.cli.run import RunOptions, run_command
 
