@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from lsi_ray.errors import LsiError
 
 # Ray starts workers at nice 15, and what they start inherits it: on a shared machine the engine would lose the CPU to
 # everything else.
@@ -29,8 +32,8 @@ def cluster(address: str | None = None, *, streams: int = 1) -> Iterator[bool]:
         os.environ.setdefault(name, value)
     import ray
 
-    address = address or os.environ.get("RAY_ADDRESS")
-    own = address in (None, "", "local")
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    own = address == "local"
     quiet()
     if own:
         # A worker per stage has to fit even where there is one core: CPUs are logical, the machine shares them out.
@@ -43,8 +46,26 @@ def cluster(address: str | None = None, *, streams: int = 1) -> Iterator[bool]:
             logging_level=logging.ERROR,
         )
     else:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        _join(address)
     try:
         yield own
     finally:
         ray.shutdown()
+
+
+def _join(address: str) -> None:
+    import ray
+
+    try:
+        _knock(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except OSError as error:
+        message = f"no Ray at {address} (RAY_ADDRESS), or it wants the token of RAY_AUTH_TOKEN or ~/.ray/auth_token"
+        raise LsiError("ray_unreachable", f"{message}: {error}") from None
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens; Ray itself tries 20 times for 40 s before it says so."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
