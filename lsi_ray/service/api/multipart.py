@@ -21,6 +21,7 @@ from lsi_ray.service.backend import ServiceError, Upload
 
 MAX_FIELD_BYTES = 1024
 MAX_PARTS = 16
+_FORM_BYTES = 64 * 2**10  # more than the rest of a form of ours can take
 MIN_EXPIRY_S, MAX_EXPIRY_S = 3600, 2_592_000
 FIELDS = frozenset({"purpose", "expires_after[anchor]", "expires_after[seconds]"})
 
@@ -125,6 +126,9 @@ async def read_upload(request: Request, settings: ApiSettings) -> Upload:
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise ServiceError("unsupported_media_type", "Send multipart/form-data with the fields purpose and file")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > settings.max_file_bytes + _FORM_BYTES:
+        raise _too_large(settings.max_file_bytes)
     form = _Form(options[b"boundary"])
     source = _pieces(request, settings.body_timeout_s)
     async for data in source:
@@ -149,7 +153,7 @@ async def _file(form: _Form, source: AsyncIterator[bytes], upload: Upload, max_b
             if isinstance(data := form.events.popleft(), bytes):
                 size += len(data)
                 if size > max_bytes:
-                    raise ServiceError("file_too_large", f"The file is larger than {max_bytes:,} bytes", param="file")
+                    raise _too_large(max_bytes)
                 yield data
         if (piece := await anext(source, None)) is not None:
             form.feed(piece)
@@ -218,6 +222,10 @@ def _clean(filename: str | None) -> str:
 
 def _bad(message: str) -> ServiceError:
     return ServiceError("invalid_multipart", f"The upload is {message}" if message.startswith("not") else message)
+
+
+def _too_large(max_bytes: int) -> ServiceError:
+    return ServiceError("file_too_large", f"The file is larger than {max_bytes:,} bytes", param="file")
 
 
 def _incomplete() -> ServiceError:

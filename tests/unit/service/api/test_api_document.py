@@ -6,6 +6,8 @@ that one check is left out.
 
 from __future__ import annotations
 
+import json
+import re
 import time
 
 import schemathesis
@@ -57,5 +59,9 @@ def test_every_error_code_has_a_type_of_lsis_schema_and_a_declared_status() -> N
     assert {rule.status for rule in RULES.values()} <= declared
 
 
-def test_the_document_needs_no_token() -> None:
-    assert TestClient(schema.app).get("/openapi.json").json()["info"]["title"] == "lsi-ray"
+def test_the_document_needs_no_token_and_is_whole() -> None:
+    text = TestClient(schema.app).get("/openapi.json").text
+    document = json.loads(text)
+    assert document["info"]["title"] == "lsi-ray"
+    named = set(re.findall(r"#/components/schemas/(\w+)", text))
+    assert named == document["components"]["schemas"].keys()

@@ -72,7 +72,7 @@ def test_every_field_of_openais_type_is_there(batch: Batch) -> None:
 def test_every_state_validates_strictly(
     client: openai.OpenAI, batch: Batch, backend: FakeBackend, status: BatchStatus, clock: Clock
 ) -> None:
-    clock.now += 0.9
+    clock.now += 5.9
     changes = {"counts": Counts(9, 5, 4), "usage": Usage(100, 10, 7), "error_file_id": "file-9"}
     backend.move(batch.id, status, findings=(Finding("empty_file", "no rows", None, "x"),), **changes)
     got = Batch.model_validate(client.batches.retrieve(batch.id).to_dict(), strict=True)

@@ -170,7 +170,7 @@ def test_the_same_body_soon_is_the_same_batch_and_later_a_new_one(http: TestClie
     body = lsi_body(clock)
     first = http.post(BATCHES, json=body)
     clock.now += 100
-    second = http.post(BATCHES, content=json.dumps(body, indent=3), headers=JSON)
+    second = http.post(BATCHES, content=json.dumps(dict(reversed(body.items())), indent=3), headers=JSON)
     assert second.json()[0]["id"] == first.json()[0]["id"]
     assert (first.json()[0]["created"], second.json()[0]["created"]) == (True, False)
     assert ("Idempotent-Replayed" in first.headers, second.headers["Idempotent-Replayed"]) == (False, "true")
@@ -256,6 +256,8 @@ def test_results_resume_where_they_ended(http: TestClient, clock: Clock, backend
     *lines, end = [json.loads(line) for line in http.get(path, params={"after": 3}).text.splitlines()]
     assert [line["row"] for line in lines] == list(range(4, 5000))
     assert end == {"object": "results.end", "next_after": 4999, "complete": True}
+    *lines, end = [json.loads(line) for line in http.get(path, params={"limit": 2}).text.splitlines()]
+    assert end == {"object": "results.end", "next_after": 1, "complete": False}
 
 
 def test_results_that_break_off_are_seen_to_be_broken(
@@ -349,7 +351,9 @@ def test_an_upload_over_the_limit_ends_early(backend: FakeBackend, clock: Clock)
     answer = send(http, form(part(b"purpose", b"batch"), part(b"file", b"x" * 5000, b"x")), pieces=50)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "file_too_large")
     assert len(backend.chunk_sizes) < 30
-    assert backend.stored == {}
+    backend.chunk_sizes.clear()
+    assert upload(http, b"x" * 100_000).status_code == 413
+    assert (backend.chunk_sizes, backend.stored) == ([], {})  # its Content-Length was enough
 
 
 def test_an_upload_must_be_a_form(http: TestClient) -> None:

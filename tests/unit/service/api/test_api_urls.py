@@ -21,6 +21,7 @@ DAY = 86_400
     [
         (2 * DAY, DAY, "url_expired", "1 day"),
         (0, 3 * DAY, "url_ends_early", "4 days before the window of 7d"),
+        (0, 7 * DAY - 7200, "url_ends_early", "2 hours before the window of 7d"),
         (60, 0, "url_expired", "ago"),
     ],
 )
