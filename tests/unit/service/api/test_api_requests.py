@@ -81,6 +81,7 @@ def test_windows_have_bounds(http: TestClient, clock: Clock, text: str) -> None:
         ({"metadata": {"k" * 65: "v"}}, "invalid_value", "metadata." + "k" * 64),
         ({"metadata": {str(i): "" for i in range(17)}}, "invalid_value", "metadata"),
         ({"priority": 101}, "invalid_value", "priority"),
+        ({"priority": -101}, "invalid_value", "priority"),
         ({"priority": True}, "invalid_value", "priority"),
         ({"priority": "1"}, "invalid_value", "priority"),
         ({"model_id": "nobody/knows"}, "model_not_found", "model_id"),
