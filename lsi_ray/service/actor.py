@@ -57,7 +57,7 @@ class ServiceActor(ServiceLedger):
         self._streams: Any = None
         self._started_at = time.time()
         self._ticked_at = 0.0
-        sweep(self._work_dir, self)
+        sweep(self._work_dir, self, time.time())
         options = replace(DEFAULT_OPTIONS, urls=deployment.urls)
         self._outbox = Outbox(
             work / "webhooks", poster(options), give_up_s=deployment.settings.keep.webhook_tries_s, clock=time.time

@@ -287,10 +287,10 @@ def new_batch_id(now: float) -> str:
     return f"batch_{time.strftime('%Y%m%d', time.gmtime(now))}_{secrets.token_hex(8)}"
 
 
-def sweep(work: WorkDir, ledger: ServiceLedger) -> None:
+def sweep(work: WorkDir, ledger: ServiceLedger, now: float) -> None:
     """What a killed service left behind: folders and files that were never acknowledged."""
     alive = {batch.batch_id for batch in ledger.unfinished()}
     for folder in work.batches.iterdir():
         if folder.name not in alive:
             work.erase_batch(folder.name)
-    FileStore(work.path).sweep(ledger.known_files())
+    FileStore(work.path).sweep(ledger.known_files(), now)

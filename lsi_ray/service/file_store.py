@@ -14,6 +14,8 @@ from typing import BinaryIO
 
 from lsi_ray.ledger.workdir import check_name, sync_folder
 
+_FORGOTTEN_S = 86_400.0
+
 
 class FileStore:
     def __init__(self, work: Path) -> None:
@@ -47,11 +49,12 @@ class FileStore:
         with suppress(FileNotFoundError):
             self.path(file_id).unlink()
 
-    def sweep(self, known: Collection[str]) -> None:
-        """Remove what no record names; only while nobody uploads."""
+    def sweep(self, known: Collection[str], now: float) -> None:
+        """Remove what no record names and nobody has written to for a day: somebody may be uploading."""
         for path in self._folder.iterdir():
-            if path.name not in known:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if path.name not in known and now - path.stat().st_mtime > _FORGOTTEN_S:
+                    path.unlink()
 
 
 def new_file_id() -> str:

@@ -6,11 +6,12 @@ The actor outlives a restart of the service, so the engines stay loaded: its cal
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorUnavailableError, RayError
 
 from lsi_ray.config import Config
 from lsi_ray.errors import EngineError, LsiError
@@ -23,9 +24,30 @@ from lsi_ray.stream.ledger_actor import RemoteLedger, this_node
 from lsi_ray.stream.ports import ReplicaState
 
 _MESSAGE_CHARS = 500
+_WAITS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
 
-class ModelLedger(RemoteLedger):
+class PatientLedger(RemoteLedger):
+    """Asks again while the service's actor is being restarted: a repeated call changes nothing (ledger.py)."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._actor,)
+
+    def __getattr__(self, name: str) -> Any:
+        call = super().__getattr__(name)
+
+        def patiently(*args: Any, **kwargs: Any) -> Any:
+            for wait_s in _WAITS_S:
+                try:
+                    return call(*args, **kwargs)
+                except ActorUnavailableError:
+                    time.sleep(wait_s)
+            return call(*args, **kwargs)
+
+        return patiently
+
+
+class ModelLedger(PatientLedger):
     """The ledger for the stages of one model, whose replicas it tells apart from the others'."""
 
     def __init__(self, actor: Any, model: str) -> None:
@@ -36,7 +58,7 @@ class ModelLedger(RemoteLedger):
         return ModelLedger, (self._actor, self._model)
 
     def note_replica(self, name: str, state: ReplicaState, detail: str, engine: dict[str, str]) -> None:
-        ray.get(self._actor.note_replica_of.remote(self._model, name, state, detail, engine))
+        self.note_replica_of(self._model, name, state, detail, engine)
 
 
 class StreamDriver:
@@ -152,10 +174,19 @@ def stop_streams() -> None:
             ray.kill(ray.get_actor(actor["name"], namespace=NAMESPACE))
 
 
-def _message(error: Exception) -> str:
-    cause = getattr(error, "cause", None) or error
-    return f"{type(cause).__name__}: {cause}"[:_MESSAGE_CHARS]
+def _message(error: BaseException) -> str:
+    """What went wrong first, without Ray's trace around it."""
+    root = _causes(error)[-1]
+    return f"{type(root).__name__}: {root}"[:_MESSAGE_CHARS]
 
 
-def _engine_brought_it_down(error: Exception) -> bool:
-    return isinstance(getattr(error, "cause", None) or error, EngineError)
+def _engine_brought_it_down(error: BaseException) -> bool:
+    return any(isinstance(cause, EngineError) for cause in _causes(error))
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """From the outermost in. Ray keeps what a task raised in `cause`, Ray Data what a stage raised in `__cause__`."""
+    chain = [error]
+    while (inner := getattr(chain[-1], "cause", None) or chain[-1].__cause__) is not None and inner not in chain:
+        chain.append(inner)
+    return chain

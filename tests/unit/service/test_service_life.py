@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import random
 import tarfile
+import time
 
 import pytest
 from pydantic import SecretStr
@@ -269,7 +270,9 @@ def test_a_submission_that_was_never_acknowledged_is_swept(house):
     house.work.batch("batch_unknown").create()
     temporary, file = FileStore(house.work.path).begin()
     file.close()
-    sweep(house.work, house.ledger)
+    sweep(house.work, house.ledger, time.time())
+    assert temporary.exists()
+    sweep(house.work, house.ledger, time.time() + 90_000)
     assert [path.name for path in house.work.batches.iterdir()] == [alive]
     assert not temporary.exists()
     assert FileStore(house.work.path).path(house.ledger.batch(alive).options["input_file_id"]).exists()
