@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from lsi_ray import __version__
+from lsi_ray.cli.client_commands import add_client_commands
 from lsi_ray.cli.exit_codes import FAILED, OK, exit_code
 from lsi_ray.errors import LsiError
 
@@ -238,6 +239,9 @@ def _exit(command: object, as_json: bool) -> NoReturn:
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
         raise SystemExit(FAILED) from None
+
+
+add_client_commands(app, _exit)
 
 
 def main() -> None:

@@ -73,6 +73,16 @@ class ServiceLedger(Ledger):
             rows = db.execute("SELECT model, status, count(*) FROM batches GROUP BY model, status")
             return {(model, status): number for model, status, number in rows}
 
+    def rows_by_model(self) -> dict[str, tuple[int, int]]:
+        """Of running batches: rows not leased, and rows that are out."""
+        with self._database.reading() as db:
+            rows = db.execute(
+                "SELECT model, sum(CASE WHEN state = 0 THEN todo ELSE 0 END), sum(CASE WHEN state IN (1, 2) THEN todo"
+                " ELSE 0 END) FROM batches JOIN shards USING (batch_no) WHERE status = ? AND state < 3 GROUP BY model",
+                (BatchStatus.IN_PROGRESS,),
+            )
+            return {model: (waiting, out) for model, waiting, out in rows}
+
     def set_model(self, batch_id: str, model: str) -> None:
         """The model that the rows name, while the batch is validating."""
         with self._database.transaction(durable=True) as db:

@@ -24,6 +24,8 @@ from lsi_ray.service.backend import BatchView, Caller
 from lsi_ray.service.deploy import Deployment
 from lsi_ray.service.describe import view
 from lsi_ray.service.desk import Desk, sweep
+from lsi_ray.service.logs import log_lines
+from lsi_ray.service.metrics import Metrics
 from lsi_ray.service.models_state import Replicas, Work, model_state
 from lsi_ray.service.names import NAMESPACE, SERVICE
 from lsi_ray.service.supervisor import Supervisor
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 
 _TICK_S = 0.5
 _WEBHOOK_S = 1.0
+_MEASURE_S = 10.0
 
 
 class ServiceActor(ServiceLedger):
@@ -44,12 +47,13 @@ class ServiceActor(ServiceLedger):
 
     def __init__(self, work: Path, deployment: Deployment) -> None:
         quiet()
-        logging.getLogger("lsi_ray").setLevel(logging.INFO)
+        log_lines()
         self._work_dir = WorkDir(work).create()
         super().__init__(self._work_dir.ledger)
         self._deployment = deployment
         self._accounts = Accounts(self._work_dir.ledger)
         self._replicas = Replicas(work)
+        self._metrics = Metrics()
         self._sessions: dict[int, str] = {}
         self._work = Work(self, time.time)
         self._wake = threading.Event()
@@ -126,9 +130,11 @@ class ServiceActor(ServiceLedger):
         return answer
 
     def commit(self, session: int, segment: SegmentRef, answers: Answers) -> CommitResult:
+        begun = time.monotonic()
         result = super().commit(session, segment, answers)
+        model = self._model_of(session)
+        self._metrics.committed(model, answers, result, time.monotonic() - begun)
         if result.accepted:
-            model = self._model_of(session)
             self._work.answered(model, answers, result)
             if self._supervisor is not None:
                 self._supervisor.answered(model)
@@ -172,11 +178,23 @@ class ServiceActor(ServiceLedger):
         workers = RayWorkers(self._work_dir, self._deployment, service)
         self._streams = RayStreams(self._work_dir.path, self._deployment, service)
         self._supervisor = Supervisor(
-            self, self._work_dir, self._deployment, workers, self._streams, self._outbox, clock=time.time
+            self,
+            self._work_dir,
+            self._deployment,
+            workers,
+            self._streams,
+            self._outbox,
+            clock=time.time,
+            ended=self._metrics.ended,
+            stream_failed=self._metrics.stream_failed,
         )
+        measured_at = 0.0
         while True:
             try:
                 self._supervisor.tick()
+                if time.monotonic() - measured_at > _MEASURE_S:
+                    measured_at = time.monotonic()
+                    self._measure()
             except Exception:  # the next tick starts from the ledger again; a supervisor that ended would help nobody
                 log.exception("the supervisor stumbled")
             self._ticked_at = time.time()
@@ -190,6 +208,16 @@ class ServiceActor(ServiceLedger):
             except Exception:  # as above
                 log.exception("webhooks stumbled")
             time.sleep(_WEBHOOK_S)
+
+    def _measure(self) -> None:
+        states = ("loading", "ready", "restarting", "failed")
+        replicas = [
+            (model, state, sum(replica.state == state for replica in self._replicas.of(model)))
+            for model in self._deployment.models
+            for state in states
+        ]
+        rows = dict.fromkeys(self._deployment.models, (0, 0)) | self.rows_by_model()
+        self._metrics.now(self.count_by_status(), rows, replicas)
 
     def _changed(self, batch_id: str) -> None:
         self._work.stale()

@@ -108,7 +108,12 @@ class Supervisor:
         outbox: Outbox,
         *,
         clock: Callable[[], float],
+        ended: Callable[[Batch], None] = lambda _: None,
+        stream_failed: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`ended` and `stream_failed` are told for the metrics."""
+        self._ended = ended
+        self._stream_failed = stream_failed
         self._ledger = ledger
         self._work = work
         self._deployment = deployment
@@ -219,6 +224,7 @@ class Supervisor:
         self._ledger.notice(batch.batch_id, "")
         self._ledger.erase(batch.batch_id)
         self._ledger.scrub()
+        self._ended(batch)
         log.info("batch %s is %s and erased", batch.batch_id, batch.status)
 
     def _finished(self, job: Finished) -> None:
@@ -277,6 +283,7 @@ class Supervisor:
         self._retries.failed(("stream", end.model))
         self._crashed[end.model] = end.engine
         self.stream_failures[end.model] = end.failure
+        self._stream_failed(end.model)
         log.warning("the stream of %s ended early: %s", end.model, end.failure)
 
     def answered(self, model: str) -> None:
