@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -176,6 +177,7 @@ def main() -> None:
     parser.add_argument("--dummy", action="store_true", help="load_format=dummy: full-size models without weights")
     parser.add_argument("--limit", type=float, default=1200.0, help="seconds for one run")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(width=None if Console().is_terminal else 200)
     cases = (_case(arguments),) if arguments.workload else BENCH_SET
     raise SystemExit(0 if all([run_case(case, console) for case in cases]) else 1)

@@ -25,10 +25,10 @@ def main(task: Task) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
-    config, engine = task.load()
+    _, engine = task.load()
     # CPUs are logical: each of its stages has to find a place.
     ray.init(num_cpus=max(os.cpu_count() or 1, 6), include_dashboard=False, log_to_driver=False)
-    processor = _processor(task, config.engine.args["model"], engine)
+    processor = _processor(task, engine.args["model"], engine)
     lines = [json.loads(line) for line in Path(task.lines).read_text().splitlines()]
     rows = [{"messages": one["body"]["messages"], "max_tokens": one["body"]["max_tokens"]} for one in lines]
     dataset = ray.data.from_items(rows, override_num_blocks=math.ceil(len(rows) / _BATCH_ROWS))

@@ -30,7 +30,7 @@ def main(task: Task) -> None:
 
     module.BatchProgressTracker.completed = timed
     output = Path(task.out) / "run_batch.jsonl"
-    flags = {"input-file": task.lines, "output-file": str(output), "served-model-name": config.model}
+    flags: dict[str, Any] = {"input-file": task.lines, "output-file": str(output), "served-model-name": config.model}
     flags |= {"allowed-local-media-path": task.media, **peer_arguments(engine)}
     if engine.tool_call_parser:
         flags |= {"tool-call-parser": engine.tool_call_parser, "enable-auto-tool-choice": True}

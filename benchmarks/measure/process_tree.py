@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ import psutil
 _EVERY_S = 0.5
 # Title or command line -> what it is called in the table. The first that matches counts.
 _LABELS = (
-    (r"VLLM::EngineCore", "engine core"),
+    (r"VLLM::Eng", "engine core"),  # the short name that the kernel keeps ends in "EngineCor"
     (r"VLLM::", "engine worker"),
     (r"Map(?:Worker|Batches)\((?:MapBatches\()?(\w+)", None),
     (r"ray::(?!IDLE)([\w.]+)", None),
@@ -88,9 +89,9 @@ class ProcessTree:
         return max(0.0, system.spent(max(begin, system.times[0]), end) - sum(self.cpu(begin, end).values()))
 
     def kill_rest(self) -> None:
-        """End what the contender left behind, by handle, so that a reused pid is safe."""
-        for process in self._seen:
-            if process.is_running():
+        """End the contender and what it left behind, by handle, so that a reused pid is safe."""
+        for process in [self._root, *self._seen]:
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
 
     def _run(self) -> None:

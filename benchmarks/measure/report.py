@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+_QUIET = 0.1  # cores that others may use: with 1 of 2 cores taken, raw itself went from 56 to 44 rows/s
+
 Runs = dict[str, list[dict[str, Any]]]
 """Contender -> one entry per repeat; repeats stand at the same place in each list."""
 
@@ -55,6 +57,9 @@ def show(title: str, summary: dict[str, dict[str, Any]], console: Console) -> No
         for error in entry["errors"]:
             console.print(f"[red]{name}[/red]: {error}", soft_wrap=True)
     console.print(_table(title, summary))
+    loud = [name for name, entry in summary.items() if entry["runs"] and entry["others_cpu_share"] > _QUIET]
+    if loud:
+        console.print(f"not a quiet machine during {', '.join(loud)}: compare CPU seconds, not rows/s", style="yellow")
 
 
 def _table(title: str, summary: dict[str, dict[str, Any]]) -> Table:

@@ -56,9 +56,11 @@ def run_once(contender: str, task: Task, *, scheduler: bool, limit_s: float) -> 
             cwd=out,
         )
         with GpuSampler() as gpu, ProcessTree(process.pid) as tree:
-            code = _wait(process, limit_s)
-        exited = time.time()
-        tree.kill_rest()
+            try:
+                code = _wait(process, limit_s)
+            finally:  # an interrupted benchmark leaves no engine behind
+                exited = time.time()
+                tree.kill_rest()
     if code != 0:
         return {"error": f"exit code {code}, see {out / 'log.txt'}: {_last_line(out / 'log.txt')}"}
     answers = json.loads((out / "answers.json").read_text())
