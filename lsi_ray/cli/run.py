@@ -123,11 +123,13 @@ def _in_background(work: Callable[[], _T]) -> Future[_T]:
 
 def _with_ray(run: Run, intake: Future[BatchStatus]) -> tuple[Delivered, dict[str, str]]:
     from lsi_ray.stream.cluster import cluster
-    from lsi_ray.stream.ledger_actor import start_ledger
-    from lsi_ray.stream.run import run_until_answered
 
     run.reporter.say("starting Ray")
     with library_output(run.work.path / "driver.log"), cluster():
+        # Not before: they import Ray, and `cluster` sets the environment that Ray reads then.
+        from lsi_ray.stream.ledger_actor import start_ledger
+        from lsi_ray.stream.run import run_until_answered
+
         intake.result()
         ledger = start_ledger(run.work.path)
         while True:

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from lsi_ray.errors import LsiError
 
 # Ray starts workers at nice 15, and what they start inherits it: on a shared machine the engine would lose the CPU to
-# everything else.
+# everything else. Auto-connect is read when Ray is first imported: after Ctrl-C, a thread of the stream that still ran
+# started a second Ray.
 _ENVIRONMENT = {
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",

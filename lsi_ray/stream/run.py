@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _FRUITLESS_SESSIONS = 3
 _WATCH_S = 0.5
+_STOP_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,16 @@ def run_until_answered(
 ) -> None:
     """Returns when no row of the batch is open. Raises EngineError when the engine cannot be made to answer."""
     runner = _Runner(config, work, ledger, batch_id)
-    thread = threading.Thread(target=runner.run, name="stream", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_WATCH_S)
-        watch(Snapshot(ledger.progress(batch_id), tuple(ledger.replicas()), runner.sessions))
+    threading.Thread(target=runner.run, name="stream", daemon=True).start()
+    try:
+        while not runner.ended.wait(_WATCH_S):
+            watch(Snapshot(ledger.progress(batch_id), tuple(ledger.replicas()), runner.sessions))
+    except BaseException:
+        # Without its ledger the stream ends by itself. Ray must not end before it: a thread that still calls Ray then
+        # makes Ray end this process, by _exit or abort.
+        ledger.kill()
+        runner.ended.wait(_STOP_S)
+        raise
     if runner.error is not None:
         raise runner.error
 
@@ -64,12 +70,16 @@ class _Runner:
         self._batch_id = batch_id
         self.sessions = 0
         self.error: Exception | None = None
+        # Not `Thread.join`: in Python 3.11, one that Ctrl-C interrupts marks a running thread as ended.
+        self.ended = threading.Event()
 
     def run(self) -> None:
         try:
             self._run()
         except Exception as error:  # it ends the thread; the watcher raises it in the driver
             self.error = error
+        finally:
+            self.ended.set()
 
     def _run(self) -> None:
         fruitless, crashed, reason = 0, False, ""
