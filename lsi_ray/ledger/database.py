@@ -20,10 +20,18 @@ from lsi_ray.ledger.migrations import migrate
 from lsi_ray.ledger.workdir import sync_folder
 
 
+def _create(path: Path) -> None:
+    """An empty file, open to its owner only. One that exists is not touched: closing a second descriptor of it drops
+    the POSIX locks of every connection of this process, and then another process that closes its own connection takes
+    itself for the last one and deletes the WAL under us, with all that is committed to it from then on."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        sync_folder(path.parent)
+
+
 class Database:
     def __init__(self, path: Path) -> None:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        sync_folder(path.parent)
+        _create(path)
         self._mutex = threading.RLock()
         self._durable: bool | None = None
         # check_same_thread: the mutex serialises the threads of an actor

@@ -5,6 +5,7 @@ The actor outlives a restart of the service, so the engines stay loaded: its cal
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from pathlib import Path
@@ -16,12 +17,15 @@ from ray.exceptions import ActorUnavailableError, RayError
 from lsi_ray.config import Config
 from lsi_ray.errors import EngineError, LsiError
 from lsi_ray.service.deploy import Deployment
+from lsi_ray.service.logs import log_lines
 from lsi_ray.service.names import NAMESPACE, STREAM_PREFIX, stream_name
 from lsi_ray.service.supervisor import StreamEnd
 from lsi_ray.stream.build import build_stream
 from lsi_ray.stream.cluster import quiet
 from lsi_ray.stream.ledger_actor import RemoteLedger, this_node
 from lsi_ray.stream.ports import ReplicaState
+
+log = logging.getLogger(__name__)
 
 _MESSAGE_CHARS = 500
 _WAITS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -66,6 +70,7 @@ class StreamDriver:
 
     def __init__(self, config: Config, work: Path, ledger: RemoteLedger, shard_sizes: tuple[int, int]) -> None:
         quiet()
+        log_lines()
         self._config = config
         self._work = work
         self._ledger = ledger
@@ -90,6 +95,7 @@ class StreamDriver:
             for _ in stream.iter_internal_ref_bundles():
                 pass
         except (RayError, LsiError) as error:
+            log.warning("session of %s ended early: %s", model, error)
             self._end = StreamEnd(model, _message(error), _engine_brought_it_down(error))
         except Exception as error:  # it would end this thread unseen; the supervisor tells of it and starts anew
             self._end = StreamEnd(model, _message(error))

@@ -33,8 +33,13 @@ class Commit:
     def _commit(self, packet: Packet) -> int:
         results = [self._result(packet.batch_id, row) for row in packet.rows]
         folder = self._work.batch(packet.batch_id).segments
-        # A name of its own for each try: a repeated task never overwrites a file that the ledger refers to.
-        segment = write_segment(folder, f"{packet.shard_id:08d}-{uuid.uuid4().hex[:12]}", results)
+        try:
+            # A name of its own for each try: a repeated task never overwrites a file that the ledger refers to.
+            segment = write_segment(folder, f"{packet.shard_id:08d}-{uuid.uuid4().hex[:12]}", results)
+        except FileNotFoundError:
+            if folder.exists():
+                raise
+            return 0  # its batch was cancelled or has expired, and is erased
         committed = self._ledger.commit(packet.session, segment, Answers.of(packet.batch_id, results))
         if not committed.accepted:
             (folder / segment.name).unlink(missing_ok=True)

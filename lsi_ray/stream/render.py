@@ -34,6 +34,8 @@ class Render:
 
     async def _render_shard(self, lease: Lease) -> Packet:
         files = self._open(lease.batch_id)
+        if files is None:
+            return Packet(lease.batch_id, lease.shard_id, lease.session, lease.exclusive, [])
         rows = [await self._render_row(files, position) for position in lease.todo()]
         return Packet(lease.batch_id, lease.shard_id, lease.session, lease.exclusive, rows)
 
@@ -50,8 +52,11 @@ class Render:
             row.error = RowError("internal_error", f"rendering failed: {type(error).__name__}: {error}", status=500)
         return row
 
-    def _open(self, batch_id: str) -> BatchFiles:
+    def _open(self, batch_id: str) -> BatchFiles | None:
+        """None when the batch was cancelled or has expired, and is erased: nobody will ask for these rows."""
         if batch_id not in self._batches:
+            if not self._work.batch(batch_id).plan.exists():
+                return None
             self._batches[batch_id] = BatchFiles.open(self._work.batch(batch_id), self._config)
             if len(self._batches) > _OPEN_BATCHES:
                 self._batches.popitem(last=False)[1].close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ from lsi_ray.ledger.ledger import Ledger
 from lsi_ray.ledger.lock import WorkLock
 from lsi_ray.ledger.migrations import MIGRATIONS, migrate
 from lsi_ray.ledger.records import NewBatch
+from lsi_ray.ledger.service_ledger import Accounts
 
 COMMITTER = """
 import os, sys
@@ -191,3 +193,21 @@ def test_a_full_disk_changes_nothing_and_is_survived(work):
         db.execute("PRAGMA max_page_count=1000000")
     assert work.commit(session, "b", range(done, done + 64)).accepted == 64
     check_invariants(work.ledger)
+
+
+def test_another_process_that_comes_and_goes_takes_nothing_away(work):
+    """`lsi token create` beside a running service: it must not take itself for the last one to close the file."""
+    path = work.folder / "ledger.sqlite"
+    here = Accounts(path)
+    script = "import sys, pathlib; from lsi_ray.ledger.service_ledger import Accounts as A; "
+    script += "a = A(pathlib.Path(sys.argv[1])); a.create('x'); a.close()"
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+    work.started("b", 64)
+    copied = work.folder / "after the kill"
+    copied.mkdir()
+    for file in work.folder.glob("ledger.sqlite*"):
+        shutil.copy(file, copied)
+    here.close()
+    survivor = Ledger(copied / "ledger.sqlite", clock=work.clock, lock_wait_s=0)
+    assert survivor.batch("b").rows_total == 64
+    survivor.close()

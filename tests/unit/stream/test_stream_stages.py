@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from lsi_ray.ledger.records import NewBatch
 from lsi_ray.ledger.segments import Results
 from lsi_ray.ledger.states import BatchStatus
 from lsi_ray.ledger.workdir import WorkDir
+from lsi_ray.storage.local_files import stat_local
 from lsi_ray.stream.commit import Commit
 from lsi_ray.stream.generate import Generate
 from lsi_ray.stream.leases import leases
@@ -45,10 +48,9 @@ class NotedLedger(Ledger):
 class World:
     """One started batch, and its stages."""
 
-    def __init__(self, folder: Path, prompts: list[str], *, shard_rows: int = 4) -> None:
-        self.config = parse_config(
-            {"model": "m", "engine": {"type": "simulated", "allow_scripts": True}}, source="test"
-        )
+    def __init__(self, folder: Path, prompts: list[str], *, shard_rows: int = 4, start_seconds: float = 0) -> None:
+        engine = {"type": "simulated", "allow_scripts": True, "start_seconds": start_seconds}
+        self.config = parse_config({"model": "m", "engine": engine}, source="test")
         self.work = WorkDir(folder / "work").create()
         self.ledger = NotedLedger(self.work.ledger)
         self.files = self.work.batch(BATCH).create()
@@ -58,7 +60,7 @@ class World:
             index = index_tar(file)
             checked = validate(file, index, served_model="m")
         save(self.files, index, checked)
-        Staged(str(tar), True, False, tar.stat().st_size, "", "").save(self.files)
+        Staged(str(tar), True, False, tar.stat().st_size, "", stat_local(tar).version).save(self.files)
         self.ledger.create_batch(NewBatch(batch_id=BATCH, model="m"))
         self.ledger.start_batch(BATCH, checked.rows, len(checked.plan), shard_rows)
         self.session = self.ledger.open_session("m")
@@ -138,6 +140,32 @@ def test_a_row_that_kills_the_engine_is_isolated_and_its_neighbours_answered(tmp
     assert failure.code == "engine_crashed"
 
 
+def test_shards_that_come_while_the_engine_restarts_wait_for_it(tmp_path: Path) -> None:
+    """Many shards in one replica, one of which kills the engine: no row of another becomes an error line."""
+    prompts = [f"[[lsi:slow:{20 + n % 30}]] question {n}" for n in range(96)]
+    prompts[7] = "[[lsi:dead]]"
+    world = World(tmp_path, prompts, shard_rows=4, start_seconds=0.05)
+    engine = world.generate()
+
+    def work() -> None:
+        for lease in leases(world.ledger, world.session, 8, sleep=lambda _: time.sleep(0.01)):
+            with others:
+                rendered = world.render(to_block(lease))
+            for block in engine(rendered):
+                with others:
+                    world.commit(block)
+
+    others = threading.Lock()  # render and commit are processes of their own in a stream, and run one call at a time
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    contents = world.contents()
+    assert contents.pop(7) == "quarantined"
+    assert [answer(record).split()[0] for record in contents.values()] == [f"r{row}" for row in contents]
+
+
 def test_a_shard_delivered_twice_runs_once(tmp_path: Path) -> None:
     """Ray re-runs a task whose process died: the ledger learns of it by a second beginning."""
     world = World(tmp_path, ["a", "b", "c"])
@@ -182,3 +210,25 @@ def test_packets_travel_unchanged() -> None:
     config: Config = parse_config({"model": "m", "engine": {"type": "simulated"}}, source="test")
     (back,) = from_block(to_block(config))
     assert back == config
+
+
+@pytest.mark.parametrize("stage", ["render", "generate", "commit"])
+def test_a_batch_that_is_erased_on_the_way_does_not_end_the_stream(tmp_path: Path, stage: str) -> None:
+    world = World(tmp_path, [f"question {n}" for n in range(4)])
+    engine = world.generate()
+    (lease,) = world.ledger.lease(world.session, 8, 8).leases
+
+    def erase_before(reached: str) -> None:
+        if stage == reached:
+            world.ledger.request_cancel(BATCH)
+            world.ledger.deliver(BATCH, BatchStatus.CANCELLED)
+            world.work.erase_batch(BATCH)
+            world.ledger.erase(BATCH)
+
+    erase_before("render")
+    rendered = world.render(to_block(lease))
+    erase_before("generate")
+    for block in engine(rendered):
+        erase_before("commit")
+        assert world.commit(block).column("rows").to_pylist() == [0]
+    assert not world.files.path.exists()
