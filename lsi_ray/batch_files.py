@@ -15,8 +15,9 @@ from lsi_ray.archive.index import ArchiveIndex, load_index
 from lsi_ray.archive.row_limits import RowLimits
 from lsi_ray.archive.rows import MediaRef, Request, parse_row
 from lsi_ray.config import Config, VllmEngine
-from lsi_ray.errors import ArchiveError
+from lsi_ray.errors import ArchiveError, ConfigError, StorageError
 from lsi_ray.ledger.workdir import BatchDir, atomic_write
+from lsi_ray.storage.local_files import stat_local
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,12 @@ class BatchFiles:
     @classmethod
     def open(cls, folder: BatchDir, config: Config) -> BatchFiles:
         staged = Staged.load(folder)
-        assert staged is not None, f"{folder.path} is not staged"
+        if staged is None:
+            raise ConfigError(f"{folder.path} is not on this node: the work dir must be on storage that all nodes see")
+        if staged.in_place and (now := stat_local(Path(staged.tar)).version) != staged.version:
+            raise StorageError(
+                "input_changed", f"{staged.tar} has changed while it ran (was {staged.version}, is {now})"
+            )
         plan = np.load(folder.plan, mmap_mode="r")
         return cls(Path(staged.tar), load_index(folder.index), plan, row_limits(config))
 

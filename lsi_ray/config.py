@@ -17,7 +17,7 @@ from lsi_ray.errors import ConfigError
 
 # Set by lsi_ray itself, because the stream depends on them (see engine/vllm/config.py).
 RESERVED_ENGINE_ARGS = frozenset(
-    {"enable_prompt_embeds", "allowed_local_media_path", "trust_remote_code", "enable_lora"}
+    {"enable_prompt_embeds", "allowed_local_media_path", "trust_remote_code", "enable_lora", "hf_token"}
 )
 
 

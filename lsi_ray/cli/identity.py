@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from lsi_ray.config import cache_folder
+from lsi_ray.config import Config, cache_folder
 from lsi_ray.errors import ConfigError, LedgerError
 from lsi_ray.ledger.ledger import Ledger
 from lsi_ray.ledger.workdir import WorkDir, atomic_write
@@ -25,18 +25,22 @@ class Identity:
     source: str
     output: str
     model: str
+    engine: str
+    """A digest of what answers depend on: with another engine, a resumed run would mix two of them."""
     max_rows: int | None
     strict: bool
 
 
-def new_identity(source: Location, target: Location, model: str, max_rows: int | None, strict: bool) -> Identity:
+def new_identity(source: Location, target: Location, config: Config, max_rows: int | None, strict: bool) -> Identity:
     batch_id = f"batch_{time.strftime('%Y%m%d')}_{secrets.token_hex(8)}"
-    return Identity(batch_id, _place(source), _place(target), model, max_rows, strict)
+    engine = hashlib.sha256(config.engine.model_dump_json().encode()).hexdigest()[:16]
+    return Identity(batch_id, _place(source), _place(target), config.model, engine, max_rows, strict)
 
 
-def default_work_dir(source: Location, target: Location) -> Path:
-    key = hashlib.sha256(f"{_place(source)}\0{_place(target)}".encode()).hexdigest()[:16]
-    return cache_folder() / "runs" / key
+def default_work_dir(identity: Identity) -> Path:
+    """One for each input, output and engine: another config begins afresh beside what the first one left."""
+    key = "\0".join((identity.source, identity.output, identity.model, identity.engine))
+    return cache_folder() / "runs" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def identify(work: WorkDir, fresh: Identity) -> Identity:
@@ -81,7 +85,7 @@ def _cleaned_up(work: WorkDir, known: Identity) -> bool:
 
 
 def _check_same(work: WorkDir, known: Identity, fresh: Identity) -> None:
-    for name in ("source", "output", "model", "max_rows", "strict"):
+    for name in ("source", "output", "model", "engine", "max_rows", "strict"):
         old, new = getattr(known, name), getattr(fresh, name)
         if old != new:
             raise ConfigError(
@@ -92,7 +96,7 @@ def _check_same(work: WorkDir, known: Identity, fresh: Identity) -> None:
 
 def _place(location: Location) -> str:
     """Safe to write down. Absolute: `in.tar` in another folder is another input."""
-    return str(location.path.absolute() if location.path else location)
+    return str(location.path.resolve() if location.path else location)
 
 
 def _path(work: WorkDir) -> Path:

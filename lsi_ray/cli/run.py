@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -14,18 +15,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
+from lsi_ray.batch_files import Staged
 from lsi_ray.cli.exit_codes import FAILED, OK, REFUSED, exit_code
 from lsi_ray.cli.identity import Identity, default_work_dir, forget, identify, is_identified, new_identity
 from lsi_ray.cli.last_words import last_words
 from lsi_ray.cli.report import Reporter, library_output
 from lsi_ray.config import Config, Replicas, load_config
 from lsi_ray.delivery import Delivered, deliver, reopen_damaged
-from lsi_ray.errors import ConfigError, LsiError
+from lsi_ray.errors import BatchRefused, ConfigError, LsiError
 from lsi_ray.intake import findings_of, stage, take_in
 from lsi_ray.ledger.ledger import Ledger
 from lsi_ray.ledger.records import NewBatch
 from lsi_ray.ledger.states import BatchStatus
-from lsi_ray.ledger.workdir import WorkDir
+from lsi_ray.ledger.workdir import WorkDir, atomic_write
 from lsi_ray.storage.location import Location
 
 _T = TypeVar("_T")
@@ -63,6 +67,7 @@ class Run:
 
 def run_command(options: RunOptions) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
+    hide_signatures(options)
     run = open_run(options)
     run.reporter.say(f"work dir {run.work.path}")
     try:
@@ -90,9 +95,10 @@ def open_run(options: RunOptions) -> Run:
     """Check the command, and find or make the work dir. Raises ConfigError."""
     config = with_replicas(load_config(options.config), options.replicas)
     source, target = locate(options.source), locate(options.output)
-    path = options.work_dir or default_work_dir(source, target)
-    work = WorkDir(path.absolute()).create()
-    identity = identify(work, new_identity(source, target, config.model, options.max_rows, options.strict))
+    check_target(source, target)
+    fresh = new_identity(source, target, config, options.max_rows, options.strict)
+    work = WorkDir((options.work_dir or default_work_dir(fresh)).absolute()).create()
+    identity = identify(work, fresh)
     return Run(config, source, target, work, identity, options.work_dir is None, Reporter(options.json))
 
 
@@ -104,7 +110,11 @@ def _run(run: Run) -> tuple[Delivered, dict[str, str]]:
         return _with_ray(run, intake)
     if status == BatchStatus.IN_PROGRESS:
         return _with_ray(run, intake)
-    return _finish(run, _DirectLedger(run), {})
+    ledger = _DirectLedger(run)
+    if reopen_damaged(run.batch_id, run.work.batch(run.batch_id), ledger):
+        ledger.close()
+        return _with_ray(run, intake)
+    return _finish(run, ledger)
 
 
 def _in_background(work: Callable[[], _T]) -> Future[_T]:
@@ -122,27 +132,47 @@ def _in_background(work: Callable[[], _T]) -> Future[_T]:
 
 
 def _with_ray(run: Run, intake: Future[BatchStatus]) -> tuple[Delivered, dict[str, str]]:
-    from lsi_ray.stream.cluster import cluster
+    from lsi_ray.stream.cluster import check_gpus, check_shared, cluster
 
     run.reporter.say("starting Ray")
-    with library_output(run.work.path / "driver.log"), cluster():
+    with library_output(run.work.path / "driver.log"), cluster() as own:
+        check_gpus(run.config.engine.gpus, run.config.replicas.min, own)
         # Not before: they import Ray, and `cluster` sets the environment that Ray reads then.
         from lsi_ray.stream.ledger_actor import start_ledger
         from lsi_ray.stream.run import run_until_answered
 
         intake.result()
+        check_shared(_shared_paths(run))
         ledger = start_ledger(run.work.path)
         while True:
             with run.reporter.watching() as watch:
                 run_until_answered(run.config, run.work.path, ledger, run.batch_id, watch)
-            engine: dict[str, str] = next((replica.engine for replica in ledger.replicas() if replica.engine), {})
+            _note_engine(run, next((replica.engine for replica in ledger.replicas() if replica.engine), None))
             if not reopen_damaged(run.batch_id, run.work.batch(run.batch_id), ledger):
-                return _finish(run, ledger, engine)
+                return _finish(run, ledger)
             run.reporter.say("some finished results were damaged on disk: running their rows again")
 
 
-def _finish(run: Run, ledger: Any, engine: dict[str, str]) -> tuple[Delivered, dict[str, str]]:
+def _shared_paths(run: Run) -> list[Path]:
+    """What workers open, on whatever node they are."""
+    staged = Staged.load(run.work.batch(run.batch_id))
+    return [run.work.batch(run.batch_id).path, *([Path(staged.tar)] if staged else [])]
+
+
+def _note_engine(run: Run, engine: dict[str, str] | None) -> None:
+    """For the manifest, which may be written by a later run that starts no engine."""
+    if engine:
+        atomic_write(run.work.batch(run.batch_id).path / "engine.json", msgspec.json.encode(engine))
+
+
+def _noted_engine(run: Run) -> dict[str, str]:
+    path = run.work.batch(run.batch_id).path / "engine.json"
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
+
+
+def _finish(run: Run, ledger: Any) -> tuple[Delivered, dict[str, str]]:
     folder = run.work.batch(run.batch_id)
+    engine = _noted_engine(run)
     delivered = deliver(run.batch_id, run.target, folder, ledger, run.config, engine, run.reporter.say)
     # Delivered: nothing of the user's stays. The identity goes last (see identity.py).
     ledger.erase(run.batch_id)
@@ -157,8 +187,15 @@ def _take_in(run: Run) -> BatchStatus:
     ledger = Ledger(run.work.ledger)
     try:
         batch = ledger.create_batch(
-            NewBatch(batch_id=run.batch_id, model=run.config.model, input=str(run.source), output=str(run.target))
+            NewBatch(
+                batch_id=run.batch_id,
+                model=run.config.model,
+                input=run.identity.source,
+                output=run.identity.output,
+            )
         )
+        if batch.status == BatchStatus.FAILED:  # refused, and killed before it could say so
+            raise BatchRefused(list(batch.findings))
         if batch.status == BatchStatus.VALIDATING:
             checked = take_in(
                 run.batch_id,
@@ -184,7 +221,8 @@ def _take_in(run: Run) -> BatchStatus:
 
 def _forget(run: Run, ledger: Ledger, error: LsiError) -> None:
     """A batch refused in validation is over: the next run of this command starts afresh."""
-    if ledger.batch(run.batch_id).status != BatchStatus.VALIDATING or getattr(error, "transient", False):
+    status = ledger.batch(run.batch_id).status
+    if status not in (BatchStatus.VALIDATING, BatchStatus.FAILED) or getattr(error, "transient", False):
         return
     ledger.fail_batch(run.batch_id, findings_of(error))
     ledger.erase(run.batch_id)
@@ -200,6 +238,31 @@ class _DirectLedger:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ledger, name)
+
+
+def hide_signatures(options: RunOptions) -> None:
+    """Start this command again with its signed URLs in the environment: Ray shows a driver's words in its job table,
+    and `ps` shows them to everybody."""
+    names = {"LSI_INPUT": options.source, "LSI_OUTPUT": options.output}
+    signed = {name: text for name, text in names.items() if text.startswith(("http://", "https://")) and "?" in text}
+    words = sys.argv[1:]
+    for name, text in signed.items():
+        words = [word.replace(text, f"env:{name}") for word in words]
+    if signed and words != sys.argv[1:]:
+        os.execve(sys.executable, [sys.executable, "-m", "lsi_ray", *words], {**os.environ, **signed})
+
+
+def check_target(source: Location, target: Location) -> None:
+    """Raises ConfigError for an output that would cost the input, or that cannot be written, before anything runs."""
+    if target.path is None:
+        return
+    if source.path is not None and source.path.resolve() == target.path.resolve():
+        raise ConfigError(f"{target}: the output would replace the input; give it another name")
+    if target.path.is_dir():
+        raise ConfigError(f"{target} is a folder; name the archive to write, such as {target.path / 'out.tar.gz'}")
+    parent = next(folder for folder in target.path.absolute().parents if folder.exists())
+    if not os.access(parent, os.W_OK):
+        raise ConfigError(f"{target} cannot be written: no right to write in {parent}")
 
 
 def locate(text: str) -> Location:

@@ -62,11 +62,15 @@ class SimulatedReplica:
     def __init__(self, engine: SimulatedEngine) -> None:
         self._engine = engine
         self._running = asyncio.Semaphore(engine.max_num_seqs)
+        self._up = False
 
     async def start(self) -> None:
         await asyncio.sleep(self._engine.start_seconds)
+        self._up = True
 
     async def generate(self, rendered: bytes, request_id: str) -> bytes:
+        if not self._up:
+            raise EngineError("the simulated engine is not running")
         work: _Work = pickle.loads(rendered)
         async with self._running:
             await self._act(work, request_id)
@@ -75,7 +79,7 @@ class SimulatedReplica:
         return rendered
 
     async def stop(self) -> None:
-        return None
+        self._up = False
 
     def describe(self) -> dict[str, str]:
         return {"name": "simulated", "version": "1", "device": "none"}

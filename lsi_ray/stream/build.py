@@ -75,7 +75,8 @@ def _read(source: LeaseSource) -> Dataset:
         )
 
 
-_SHARD: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
+# One block is one row (packet.py); Ray Data wants a number where GPUs are asked for.
+_SHARD: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
 
 
 def shards_in_flight(config: Config, shard_rows: int) -> int:

@@ -7,8 +7,9 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from lsi_ray.errors import LsiError
+from lsi_ray.errors import ConfigError, LsiError
 
 # Ray starts workers at nice 15, and what they start inherits it: on a shared machine the engine would lose the CPU to
 # everything else. Auto-connect is read when Ray is first imported: after Ctrl-C, a thread of the stream that still ran
@@ -53,6 +54,36 @@ def cluster(address: str | None = None, *, streams: int = 1) -> Iterator[bool]:
         yield own
     finally:
         ray.shutdown()
+
+
+def check_gpus(gpus: int, replicas: int, own: bool) -> None:
+    """Raises ConfigError where no GPU can ever come: on a cluster of our own. Another one may grow when work waits."""
+    import ray
+
+    there = int(ray.cluster_resources().get("GPU", 0))
+    if own and gpus * replicas > there:
+        raise ConfigError(f"the config wants {replicas} replica(s) of {gpus} GPU(s); Ray sees {there} here")
+
+
+def check_shared(paths: list[Path]) -> None:
+    """Raises ConfigError when a node does not see one of `paths`: workers on all nodes read and write them."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    look = ray.remote(_missing).options(num_cpus=0)
+    seen = [
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(paths)
+        for node in nodes
+    ]
+    for node, missing in zip(nodes, ray.get(seen), strict=True):
+        if missing:
+            message = f"node {node['NodeManagerAddress']} does not see {missing[0]}"
+            raise ConfigError(f"{message}: put --work-dir and a local input on storage that all nodes share")
+
+
+def _missing(paths: list[Path]) -> list[Path]:
+    return [path for path in paths if not path.exists()]
 
 
 def _join(address: str) -> None:

@@ -42,6 +42,7 @@ class Generate:
         self._gate = Gate()
         self._restart = threading.Lock()
         self._generation = 0
+        self._gone: EngineError | ConfigError | None = None
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="engine-loop", daemon=True).start()
         self._start_engine()
@@ -49,12 +50,19 @@ class Generate:
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         (packet,) = from_block(block)
         with self._gate.alone() if packet.exclusive else self._gate.shared():
+            self._wait_for_engine()
             todo = self._ledger.begin(packet.session, packet.shard_id, self._name)
             if todo is None:
                 return
             wanted = set(todo)
             packet.rows = [row for row in packet.rows if row.position in wanted]
             yield from map(to_block, self._run(packet))
+
+    def _wait_for_engine(self) -> None:
+        """While it restarts nothing begins; when it could not, the reason ends this replica's tasks."""
+        with self._restart:
+            if self._gone is not None:
+                raise self._gone
 
     def _run(self, packet: Packet) -> Iterator[Packet]:
         """The shard's rows as they finish, in a few packets: at the end, and every `_FLUSH_S` before it."""
@@ -94,10 +102,12 @@ class Generate:
             task.cancel()
         self._ledger.crash(packet.session, (packet.shard_id,), str(error))
         with self._restart:
-            if generation == self._generation:
+            if self._gone is None and generation == self._generation:
                 self._note("restarting", str(error))
                 self._on_loop(self._engine.stop())
                 self._start_engine()
+        if self._gone is not None:
+            raise self._gone
 
     def _start_engine(self) -> None:
         """Start a fresh engine. Raises EngineError after `_MAX_STARTS` failures: the stream ends with the reason."""
@@ -110,6 +120,7 @@ class Generate:
             except (EngineError, ConfigError) as error:
                 self._note("failed", str(error))
                 if attempt == _MAX_STARTS or isinstance(error, ConfigError):
+                    self._gone = error
                     raise
                 self._on_loop(self._engine.stop())
         self._generation += 1

@@ -6,6 +6,7 @@ the ledger. Sessions that answer nothing are not repeated for ever.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -82,25 +83,27 @@ class _Runner:
             self.ended.set()
 
     def _run(self) -> None:
-        fruitless, crashed, reason = 0, False, ""
+        fruitless, reason = 0, ""
         while self._open():
             if fruitless == _FRUITLESS_SESSIONS:
                 raise EngineError(reason or "the stream ended three times without an answer", code="stream_failed")
             if fruitless:
                 time.sleep(2.0**fruitless)
             before = self._answered()
-            failure = self._session(crashed)
-            crashed, reason = _engine_brought_it_down(failure), self._reason(failure)
+            reason = self._reason(self._session())
             fruitless = 0 if self._answered() > before else fruitless + 1
+            # Ray Data leaves the actors of a failed execution to reference counting, and cycles of its failure hold
+            # them: a render worker kept its CPU for 260 s, and on 2 cores the next session had none for its own.
+            gc.collect()
 
-    def _session(self, crashed: bool) -> Exception | None:
+    def _session(self) -> Exception | None:
         """One execution of the stream; what ended it early, if anything did."""
         self._ledger.forget_replicas()
-        session = self._ledger.open_session(self._config.model, crashed=crashed)
+        session = self._ledger.open_session(self._config.model)
         self.sessions += 1
         shard_rows = self._ledger.batch(self._batch_id).shard_rows
-        stream = build_stream(self._config, self._work, self._ledger, session, shard_rows)
         try:
+            stream = build_stream(self._config, self._work, self._ledger, session, shard_rows)
             for _ in stream.iter_internal_ref_bundles():
                 pass
         except (RayError, LsiError) as error:
@@ -111,7 +114,11 @@ class _Runner:
     def _reason(self, failure: Exception | None) -> str:
         """In people's words: what the replicas themselves said, before what Ray says about them."""
         said = [replica.detail for replica in self._ledger.replicas() if replica.state == "failed"]
-        return said[-1] if said else str(failure or "")
+        if said:
+            return str(said[-1])
+        cause = getattr(failure, "cause", None) or failure
+        lines: list[str] = str(cause).strip().splitlines() if cause else []
+        return lines[-1] if lines else ""
 
     def _open(self) -> bool:
         return bool(self._ledger.batch(self._batch_id).status == BatchStatus.IN_PROGRESS)
@@ -119,9 +126,3 @@ class _Runner:
     def _answered(self) -> int:
         progress = self._ledger.progress(self._batch_id)
         return int(progress.completed + progress.failed)
-
-
-def _engine_brought_it_down(failure: Exception | None) -> bool:
-    """Whether rows that were running are to blame: not for a fault of Ray's, a render worker's, or a lost node."""
-    cause = getattr(failure, "cause", None) or failure
-    return isinstance(cause, EngineError)

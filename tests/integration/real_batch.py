@@ -161,11 +161,18 @@ def _videos(batch: Batch) -> None:
 def _features(batch: Batch) -> None:
     ask = _user(_text("Weather in Oslo?"))
     batch.add("tool-auto", {"messages": ask, "tools": [TOOL]})
+    named = {"type": "function", "function": {"name": "weather"}}
+    for choice in ("required", "none", named):
+        name = choice if isinstance(choice, str) else "named"
+        batch.add(f"tool-{name}", {"messages": ask, "tools": [TOOL], "tool_choice": choice, "max_tokens": 60})
+    one = {"parallel_tool_calls": False, "tool_choice": "required", "max_tokens": 60}
+    batch.add("tool-single", {"messages": ask, "tools": [TOOL], **one})
     batch.add("schema", {"messages": ask, "response_format": SCHEMA, "max_tokens": 60})
     batch.add("logprobs", {"messages": ask, "logprobs": True, "top_logprobs": 3, "max_tokens": 4})
     batch.add("two-choices", {"messages": ask, "n": 2, "temperature": 1, "seed": 7})
     batch.add("stop", {"messages": ask, "stop": ["e"], "max_tokens": 40})
     batch.add("completion", {"prompt": "Once upon"}, url="/v1/completions")
+    batch.add("completion-list", {"prompt": ["Once upon", "Far away"], "logprobs": 2}, url="/v1/completions")
 
 
 def _broken(batch: Batch) -> None:

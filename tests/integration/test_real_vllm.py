@@ -132,6 +132,10 @@ def test_features_of_the_openai_api(answered: Answered) -> None:
     completion = answered.record("completion")["response"]["body"]
     assert completion["object"] == "text_completion"
     assert completion["choices"][0]["text"]
+    several = answered.record("completion-list")["response"]["body"]["choices"]
+    assert [choice["index"] for choice in several] == [0, 1]
+    assert several[0]["text"] == completion["choices"][0]["text"]
+    assert all(1 <= len(top) <= 3 for choice in several for top in choice["logprobs"]["top_logprobs"])
 
 
 def test_manifest_says_what_was_run(answered: Answered) -> None:
@@ -162,7 +166,8 @@ def test_same_texts_as_vllm_run_batch(answered: Answered, tmp_path: Path, cache:
         ours, other = answered.record(row["custom_id"]), theirs[row["custom_id"]]
         if _said(ours) != _said(other):
             different.append((row["custom_id"], _said(ours), _said(other)))
-        assert ours["response"]["body"]["usage"]["prompt_tokens"] == other["response"]["body"]["usage"]["prompt_tokens"]
+        used, theirs_used = ours["response"]["body"]["usage"], other["response"]["body"]["usage"]
+        assert used["prompt_tokens"] == theirs_used["prompt_tokens"]
     print(f"{len(rows) - len(different)} of {len(rows)} rows say the same as vllm run-batch; others: {different}")
     assert len(different) <= len(rows) // 50
 
@@ -178,7 +183,10 @@ def _batch_request_output() -> Any:
 def _said(record: Any) -> Any:
     choice = record["response"]["body"]["choices"][0]
     message = choice["message"]
-    return message["content"], message.get("tool_calls") or [], choice["finish_reason"], choice["stop_reason"]
+    calls = [call["function"] for call in message.get("tool_calls") or []]  # their ids are random
+    tokens = [entry["token"] for entry in (choice["logprobs"] or {}).get("content", [])]
+    used = record["response"]["body"]["usage"]["completion_tokens"]
+    return message["content"], calls, choice["finish_reason"], choice["stop_reason"], tokens, used
 
 
 def run_batch(source: Path, target: Path, cache: Path) -> None:

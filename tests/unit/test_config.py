@@ -7,7 +7,9 @@ import pytest
 from lsi_ray.config import VllmEngine, default_config_path, load_config, parse_config
 from lsi_ray.errors import ConfigError
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "configs"
+# Those of the service are loaded by its own tests.
+CONFIGS = sorted(path for path in FOLDER.glob("*.yaml") if path.stem not in ("deploy", "serve"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from lsi_ray.config import VllmEngine
-from lsi_ray.engine.vllm.tiny import MODEL_ID, ensure_tiny_model
+from lsi_ray.engine.vllm.tiny import ensure_model
 from lsi_ray.errors import ConfigError
 
 # Read by vLLM at import or first use, so set before either.
@@ -45,8 +45,7 @@ def engine_args(engine: VllmEngine) -> dict[str, Any]:
     """The arguments for `AsyncEngineArgs`, with the tiny model's name resolved to its folder."""
     # vLLM's messages then name the model as the config does, not by a folder of this machine.
     args = {**_ARGS, "served_model_name": engine.args["model"], **engine.args}
-    if args["model"] == MODEL_ID:
-        args["model"] = str(ensure_tiny_model())
+    args["model"] = ensure_model(args["model"])
     if engine.media_io_kwargs:
         args["media_io_kwargs"] = engine.media_io_kwargs
     if engine.reasoning_parser:
@@ -55,6 +54,15 @@ def engine_args(engine: VllmEngine) -> dict[str, Any]:
         # The vision encoder in data parallel: +37 % on InternVL2-1B at TP 4 (vllm#23909).
         args.setdefault("mm_encoder_tp_mode", "data")
     return args
+
+
+def settle_platform() -> None:
+    """On a node without a GPU, a CUDA build of vLLM knows no platform, and refuses to make any config at all. Rendering
+    and finishing belong on such nodes; for them the CPU will do."""
+    from lsi_ray.engine.vllm.imports import CpuPlatform, platforms
+
+    if platforms.current_platform.is_unspecified():
+        platforms.current_platform = CpuPlatform()
 
 
 def vllm_config(engine: VllmEngine) -> Any:
@@ -71,6 +79,7 @@ def renderer_config(engine: VllmEngine) -> Any:
     """The part of the config that rendering needs, made without a GPU (as vLLM's own render server does)."""
     from lsi_ray.engine.vllm.imports import AsyncEngineArgs, VllmConfig
 
+    settle_platform()
     try:
         args = AsyncEngineArgs(**engine_args(engine))
         model_config = args.create_model_config()

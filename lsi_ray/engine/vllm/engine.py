@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+from collections.abc import Coroutine
 from typing import Any
 
 import vllm
@@ -17,8 +18,9 @@ from lsi_ray.engine.vllm.renderer import REFUSALS, refusal
 from lsi_ray.engine.vllm.wire import Choice, Generated, Output, Prompt, Rendered, dumps
 from lsi_ray.errors import ConfigError, EngineError, RowError
 
-# A detokenizer needs only the last few prompt tokens to join the answer on; vLLM itself reads 5 back.
-_TAIL = 8
+# A detokenizer needs only the last few prompt tokens to join the answer on (vLLM itself reads 5 back), a reasoning
+# parser those in which a template opens or closes the reasoning.
+_TAIL = 32
 
 
 class VllmReplica:
@@ -40,8 +42,8 @@ class VllmReplica:
     async def generate(self, rendered: bytes, request_id: str) -> bytes:
         work: Rendered = pickle.loads(rendered)
         try:
-            outputs = await asyncio.gather(
-                *(self._run(prompt, f"{request_id}-{number}") for number, prompt in enumerate(work.prompts))
+            outputs = await _all(
+                [self._run(prompt, f"{request_id}-{number}") for number, prompt in enumerate(work.prompts)]
             )
         except EngineDeadError as error:
             raise EngineError(f"vLLM's engine died: {error}") from error
@@ -53,15 +55,16 @@ class VllmReplica:
         return dumps(generated)
 
     async def _run(self, prompt: Prompt, request_id: str) -> Output:
-        assert self._llm is not None, "start() first"
+        llm = self._llm
+        if llm is None:  # another row's failure has just ended it
+            raise EngineError("vLLM's engine is not running")
         if isinstance(prompt.params, PoolingParams):
-            return await self._encode(prompt, request_id)
-        outputs = [out async for out in self._llm.generate(prompt.input, prompt.params, request_id, **prompt.options)]
+            return await self._encode(llm, prompt, request_id)
+        outputs = [out async for out in llm.generate(prompt.input, prompt.params, request_id, **prompt.options)]
         return _output(outputs[-1])
 
-    async def _encode(self, prompt: Prompt, request_id: str) -> Output:
-        assert self._llm is not None
-        *_, final = [out async for out in self._llm.encode(prompt.input, prompt.params, request_id)]
+    async def _encode(self, llm: Any, prompt: Prompt, request_id: str) -> Output:
+        *_, final = [out async for out in llm.encode(prompt.input, prompt.params, request_id)]
         vector = final.outputs.data.float().numpy()
         return Output(len(final.prompt_token_ids), [], int(final.num_cached_tokens or 0), embedding=vector)
 
@@ -74,7 +77,23 @@ class VllmReplica:
         return {"name": "vllm", "version": vllm.__version__, "device": self._engine.device}
 
 
+async def _all(work: list[Coroutine[Any, Any, Output]]) -> list[Output]:
+    """As `asyncio.gather`, but the first failure ends the others: a row of many prompts leaves none in the engine."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
 def _output(final: Any) -> Output:
+    """Raises RowError for a row that failed inside the engine, EngineError for one that the engine gave up."""
+    reasons = {one.finish_reason for one in final.outputs}
+    if "error" in reasons:
+        raise RowError("engine_error", "the engine failed on this row", status=500)
+    if "abort" in reasons:
+        raise EngineError("vLLM's engine aborted a row, as it does when it ends")
     ids = final.prompt_token_ids or []
     choices = tuple(
         Choice(

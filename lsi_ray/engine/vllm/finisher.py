@@ -47,6 +47,7 @@ class VllmFinisher:
         self._model_config = config.model_config
         self._online = make_online_renderer(engine, config)
         self._tools = engine.tool_call_parser is not None
+        self._reasons = bool(engine.reasoning_parser)
 
     def finish(self, generated: bytes, request_id: str) -> Answer:
         result: Generated = pickle.loads(generated)
@@ -67,30 +68,37 @@ class VllmFinisher:
 
     def _chat(self, result: Generated, request_id: str) -> bytes:
         (output,) = result.outputs
+        said = [self._chat_choice(result, output, choice) for choice in output.choices]
         response = ChatCompletionResponse(
             id=request_id,
             created=int(time.time()),
             model=self._model,
-            choices=[self._chat_choice(result, output, choice) for choice in output.choices],
-            usage=_usage(result),
+            choices=[choice for choice, _ in said],
+            usage=_usage(result, sum(tokens for _, tokens in said) if self._reasons else None),
         )
         return _encoded(response)
 
-    def _chat_choice(self, result: Generated, output: Output, choice: Choice) -> ChatCompletionResponseChoice:
-        message, called = self._message(result, output, choice, self._text(result, output, choice))
+    def _chat_choice(
+        self, result: Generated, output: Output, choice: Choice
+    ) -> tuple[ChatCompletionResponseChoice, int]:
+        """The choice, and how many of its tokens were reasoning."""
+        text = self._text(result, output, choice)
+        message, called, reasoned = ChatMessage(role="assistant", content=text), False, 0
+        if self._online.parser is not None and result.request is not None:
+            message, called, reasoned = self._parse(result.request, output, choice, text)
         return ChatCompletionResponseChoice(
             index=choice.index,
             message=message,
-            logprobs=_chat_logprobs(choice, result.params.logprobs) if choice.logprobs is not None else None,
+            logprobs=self._logprobs(result, choice),
             finish_reason="tool_calls" if called else choice.finish_reason or "stop",
             stop_reason=choice.stop_reason,
-        )
+        ), reasoned
 
-    def _message(self, result: Generated, output: Output, choice: Choice, text: str) -> tuple[ChatMessage, bool]:
-        """The assistant message, and whether its finish_reason is `tool_calls` (as OpenAI: not for a named tool)."""
-        request = result.request
-        if self._online.parser is None or request is None:
-            return ChatMessage(role="assistant", content=text), False
+    def _parse(self, request: Any, output: Output, choice: Choice, text: str) -> tuple[ChatMessage, bool, int]:
+        """The assistant message, whether its finish_reason is `tool_calls`, and its reasoning tokens.
+
+        Which calls count, and when they are the reason, is as in vLLM's OpenAIServingChat.
+        """
         parser = self._online.parser(
             self._online.renderer.get_tokenizer(),
             request.tools,
@@ -104,16 +112,35 @@ class VllmFinisher:
         )
         named = isinstance(request.tool_choice, ChatCompletionNamedToolChoiceParam)
         required = request.tool_choice == "required"
+        auto = self._tools and bool(request.tools) and request.tool_choice in ("auto", None)
+        calls = list(calls or ()) if named or required or auto else []
+        if request.parallel_tool_calls is False:
+            calls = calls[:1]
         message = ChatMessage(
             role="assistant",
             reasoning=reasoning if request.include_reasoning else None,
             content=(content or "") if named or required else content,
-            tool_calls=[
-                ToolCall(id=call.id or f"chatcmpl-tool-{uuid.uuid4().hex}", function=call) for call in calls or ()
-            ],
+            tool_calls=[ToolCall(id=call.id or f"chatcmpl-tool-{uuid.uuid4().hex}", function=call) for call in calls],
         )
-        called = bool(calls) and not named and (required or request.tool_choice in ("auto", None))
-        return message, called
+        called = (auto and bool(calls)) or (required and choice.finish_reason == "stop")
+        reasoned = parser.count_reasoning_tokens(choice.token_ids) if self._reasons else 0
+        return message, called, reasoned
+
+    def _logprobs(self, result: Generated, choice: Choice) -> ChatCompletionLogProbs | None:
+        hidden = result.request is not None and self._online.parser is not None and not result.request.include_reasoning
+        if choice.logprobs is None or hidden:  # the tokens of hidden reasoning would show in them
+            return None
+        steps = zip(choice.token_ids, choice.logprobs, strict=True)
+        return ChatCompletionLogProbs(content=[self._entry(one, step, result.params.logprobs) for one, step in steps])
+
+    def _entry(self, token_id: int, step: Any, wanted: int) -> ChatCompletionLogProbsContent:
+        if token_id not in step:  # vLLM names the token and leaves the number out
+            token = self._online.renderer.get_tokenizer().decode([token_id])
+            return ChatCompletionLogProbsContent(token=token, bytes=list(token.encode("utf-8", errors="replace")))
+        sampled = _logprob(step[token_id])
+        return ChatCompletionLogProbsContent(
+            token=sampled.token, logprob=sampled.logprob, bytes=sampled.bytes, top_logprobs=_top(step, wanted)
+        )
 
     def _completion(self, result: Generated, request_id: str) -> bytes:
         choices = [(output, choice) for output in result.outputs for choice in output.choices]
@@ -156,33 +183,20 @@ def _encoded(response: Any) -> bytes:
     return text.encode()
 
 
-def _usage(result: Generated) -> UsageInfo:
+def _usage(result: Generated, reasoned: int | None = None) -> UsageInfo:
     prompt = sum(output.prompt_tokens for output in result.outputs)
     completion = sum(len(choice.token_ids) for output in result.outputs for choice in output.choices)
     cached = sum(output.cached_tokens for output in result.outputs)
-    details = PromptTokenUsageInfo(cached_tokens=cached) if cached else None
-    return UsageInfo(
+    usage = UsageInfo(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=prompt + completion,
-        prompt_tokens_details=details,
+        prompt_tokens_details=PromptTokenUsageInfo(cached_tokens=cached) if cached else None,
     )
-
-
-def _chat_logprobs(choice: Choice, wanted: int) -> ChatCompletionLogProbs:
-    return ChatCompletionLogProbs(
-        content=[
-            _logprob_entry(token_id, step, wanted)
-            for token_id, step in zip(choice.token_ids, choice.logprobs, strict=True)
-        ]
-    )
-
-
-def _logprob_entry(token_id: int, step: Any, wanted: int) -> ChatCompletionLogProbsContent:
-    sampled = _logprob(step[token_id])
-    return ChatCompletionLogProbsContent(
-        token=sampled.token, logprob=sampled.logprob, bytes=sampled.bytes, top_logprobs=_top(step, wanted)
-    )
+    if reasoned is None or "completion_tokens_details" not in UsageInfo.model_fields:  # not in vLLM 0.26
+        return usage
+    details = {"completion_tokens_details": {"reasoning_tokens": reasoned}}
+    return UsageInfo.model_validate({**usage.model_dump(), **details})
 
 
 def _top(step: Any, wanted: int) -> list[ChatCompletionLogProb]:
@@ -205,6 +219,6 @@ def _completion_logprobs(choice: Choice, wanted: int) -> CompletionLogProbs:
         result.text_offset.append(offset)
         result.tokens.append(entry.token)
         result.token_logprobs.append(entry.logprob)
-        result.top_logprobs.append({one.token: one.logprob for one in _top(step, max(wanted, 1))})
+        result.top_logprobs.append({one.token: one.logprob for one in _top(step, wanted + 1)})
         offset += len(entry.token)
     return result

@@ -30,6 +30,7 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
     "CompletionRequest": (_COMPLETION,),
     "CompletionResponse": (_COMPLETION,),
     "CompletionResponseChoice": (_COMPLETION,),
+    "CpuPlatform": ("vllm.platforms.cpu",),
     "EmbeddingCompletionRequest": ("vllm.entrypoints.pooling.embed.protocol",),
     "EngineDeadError": ("vllm.v1.engine.exceptions",),
     "IncrementalDetokenizer": ("vllm.v1.engine.detokenizer",),
@@ -48,6 +49,7 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
     "VideoSourceMetadata": ("vllm.multimodal.video_decoders.base", "vllm.multimodal.video"),
     "VideoTargetMetadata": ("vllm.multimodal.video_decoders.base", "vllm.multimodal.video"),
     "VllmConfig": ("vllm.config",),
+    "platforms": ("vllm",),
     "get_video_loader_backend_for_processor": ("vllm.multimodal.video",),
     "renderer_from_config": ("vllm.renderers",),
 }

@@ -49,6 +49,7 @@ class VllmRenderer:
         self._model_config = config.model_config
         self._online = make_online_renderer(engine, config)
         self._defaults = config.model_config.get_diff_sampling_param()
+        self._cap = _max_tokens_cap(config.model_config, self._defaults)
         self._placeholder_ids = placeholder_ids(config.model_config.hf_config.to_dict())
         self._decoded = media.DecodedMedia(media_cache_bytes)
 
@@ -99,6 +100,7 @@ class VllmRenderer:
         return Prompt(engine_input, _tokens_out(completion.to_sampling_params(max_tokens, self._defaults)), {})
 
     def _max_tokens(self, wanted: int | None, engine_input: Any) -> int:
+        """As vLLM's server: what was asked for, else the model's default, within the context and the operator's cap."""
         room: int = self._model_config.max_model_len - len(engine_input["prompt_token_ids"])
         if room <= 0:
             limit = self._model_config.max_model_len
@@ -106,7 +108,7 @@ class VllmRenderer:
                 "context_length_exceeded", f"the prompt alone fills the model's {limit} tokens", param="messages"
             )
         wanted = wanted if wanted is not None else self._defaults.get("max_tokens")
-        return room if wanted is None else min(int(wanted), room)
+        return min(int(limit) for limit in (room, wanted, self._cap) if limit is not None)
 
     def _reasoning(self, chat: ChatCompletionRequest, engine_input: Any) -> dict[str, Any]:
         """What the engine must know to hold a grammar back until the model stops reasoning."""
@@ -124,6 +126,13 @@ class VllmRenderer:
             return {"reasoning_parser_kwargs": {"chat_template_kwargs": kwargs}}
         ended = chat.resolve_reasoning_ended(parser, list(engine_input["prompt_token_ids"]))
         return {"reasoning_ended": ended, "reasoning_parser_kwargs": {"chat_template_kwargs": kwargs}}
+
+
+def _max_tokens_cap(model_config: Any, defaults: dict[str, Any]) -> int | None:
+    """The most output tokens a generation config allows, where the operator chose one."""
+    if model_config.generation_config not in ("auto", "vllm"):
+        return defaults.get("max_tokens")
+    return (getattr(model_config, "override_generation_config", None) or {}).get("max_new_tokens")
 
 
 def make_online_renderer(engine: VllmEngine, config: Any) -> OnlineRenderer:
