@@ -71,9 +71,11 @@ def check_shared(paths: list[Path]) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    look = ray.remote(_missing).options(num_cpus=0)
+    look = ray.remote(_missing)
     seen = [
-        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(paths)
+        look.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+            paths
+        )
         for node in nodes
     ]
     for node, missing in zip(nodes, ray.get(seen), strict=True):
