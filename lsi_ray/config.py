@@ -134,6 +134,8 @@ def load_config(path: Path | None) -> Config:
         data = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"no such config: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as a config: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {error}") from None
     return parse_config(data, source=str(path))

@@ -22,6 +22,7 @@ def pack_command(folder: Path, output: Path, keep_bad_rows: bool, as_json: bool)
     checked = check(folder, load_config(None), None, strict=False)
     if not keep_bad_rows:
         refuse_bad_rows(checked)
+    output.absolute().parent.mkdir(parents=True, exist_ok=True)
     packed = pack_folder(folder, output)
     if as_json:
         print(

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 _LINE_S = 10.0
 _WINDOW_S = 30.0
 _FINDINGS_SHOWN = 20
+_HINTS = {
+    "model_not_found": "Give the config of the model that the rows name with -c; configs/ has some.",
+    "invalid_json_line": "One request is one line of jobs.jsonl.",
+}
 
 Watch = Callable[["Snapshot"], None]
 
@@ -70,7 +74,9 @@ class Reporter:
     def watching(self) -> Iterator[Watch]:
         """A display of the running stream; yields what to feed it with."""
         if self._json or not self._err.is_terminal:
-            yield _Lines(self.say)
+            lines = _Lines(self.say)
+            yield lines
+            lines.end()
             return
         with _bar(self._err) as bar:
             yield _Bar(bar)
@@ -116,16 +122,21 @@ class _Lines:
         self._rate = _Rate()
         self._next = 0.0
         self._doing = ""
+        self._last: records.Progress | None = None
 
     def __call__(self, snapshot: Snapshot) -> None:
+        self._last = snapshot.progress
         self._rate.add(snapshot.progress)
         doing = _doing(snapshot)
         if doing == self._doing and time.monotonic() < self._next:
             return
         self._doing, self._next = doing, time.monotonic() + _LINE_S
-        progress = snapshot.progress
-        counts = f"{progress.completed:,} done, {progress.failed:,} failed of {progress.total:,}"
-        self._say("; ".join(part for part in (counts, doing, self._rate.text()) if part))
+        self._say("; ".join(part for part in (_counts(snapshot.progress), doing, self._rate.text()) if part))
+
+    def end(self) -> None:
+        """The last count, which may have come between two looks."""
+        if self._last is not None:
+            self._say(_counts(self._last))
 
 
 class _Bar:
@@ -144,6 +155,10 @@ class _Bar:
         self._bar.update(
             self._task, completed=progress.completed + progress.failed, total=progress.total, description=detail
         )
+
+
+def _counts(progress: records.Progress) -> str:
+    return f"{progress.completed:,} done, {progress.failed:,} failed of {progress.total:,}"
 
 
 def _bar(console: Console) -> Progress:
@@ -212,6 +227,8 @@ def _errors_table(delivered: Delivered) -> Table:
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
+    if seconds < 600:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
@@ -253,5 +270,7 @@ def report_error(error: LsiError, as_json: bool) -> None:
     for finding in findings[:_FINDINGS_SHOWN]:
         where = f"line {finding.line}: " if finding.line else ""
         console.print(f"  {where}{escape(finding.message)} ({finding.code})")
+    for hint in sorted({_HINTS[finding.code] for finding in findings if finding.code in _HINTS}):
+        console.print(f"  {hint}")
     if len(findings) > _FINDINGS_SHOWN:
         console.print(f"  ... and {len(findings) - _FINDINGS_SHOWN} more; --json lists them all")

@@ -115,4 +115,5 @@ def _failures(checked: Validation) -> Table:
 def refuse_bad_rows(checked: Validation) -> None:
     """Raise BatchRefused if any row is bad: for commands that make archives."""
     if checked.failures:
-        raise BatchRefused([Finding(bad.code, bad.message, bad.line, bad.param) for bad in checked.failures])
+        hint = Finding("bad_rows", "--keep-bad-rows packs them as they are: they become error lines")
+        raise BatchRefused([Finding(bad.code, bad.message, bad.line, bad.param) for bad in checked.failures] + [hint])
