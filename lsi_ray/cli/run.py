@@ -136,6 +136,8 @@ def _with_ray(run: Run, intake: Future[BatchStatus]) -> tuple[Delivered, dict[st
 
     run.reporter.say("starting Ray")
     with library_output(run.work.path / "driver.log"), cluster() as own:
+        # Again: Ray sets a handler that aborts the process 3 s later, and a clean stop may take longer.
+        signal.signal(signal.SIGTERM, _interrupt)
         check_gpus(run.config.engine.gpus, run.config.replicas.min, own)
         # Not before: they import Ray, and `cluster` sets the environment that Ray reads then.
         from lsi_ray.stream.ledger_actor import start_ledger
