@@ -43,6 +43,7 @@ def cluster(address: str | None = None, *, streams: int = 1) -> Iterator[bool]:
         cpus = max(os.cpu_count() or 1, 1 + streams)
         ray.init(
             address="local",
+            _node_ip_address="127.0.0.1",  # else it listens on the machine's address, for nobody
             num_cpus=cpus,
             include_dashboard=False,
             log_to_driver=False,
