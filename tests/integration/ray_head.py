@@ -11,6 +11,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,14 @@ class RayHead:
     def environment(self) -> dict[str, str]:
         """What makes `lsi run` join it."""
         return {**TOKEN, "RAY_ADDRESS": self.address}
+
+    def members(self, name: str) -> list[psutil.Process]:
+        """Its processes, workers and drivers of jobs included, whose command line holds `name`."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                found += [process] if name in " ".join(process.cmdline()) else []
+        return found
 
     def files(self) -> list[Path]:
         """All that Ray wrote: logs, events, sockets aside."""
@@ -90,12 +99,11 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    """At once: `ray start --block` takes half a minute to end in good order."""
     family = psutil.Process(process.pid).children(recursive=True)
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for member in psutil.wait_procs(family, timeout=5)[1]:
-        member.kill()
+    process.kill()
+    process.wait()
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(family, timeout=10)

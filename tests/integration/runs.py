@@ -86,6 +86,12 @@ class Running:
             pytest.fail(f"it hangs: {self.stderr}")
         return Finished(code, self._stdout.read_text(), self.stderr, time.monotonic() - self._began)
 
+    def until_gone(self, name: str) -> None:
+        deadline = time.monotonic() + TIMEOUT_S
+        while self.members(name):
+            assert time.monotonic() < deadline, f"{name} stays: {self.members(name)}"
+            time.sleep(0.05)
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         os.kill(self.pid, number)
 
