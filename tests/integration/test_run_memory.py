@@ -1,4 +1,4 @@
-"""A large archive streams in bounded memory: benchmarks/memory.py on 400 MB (the bar, and its figures, are for 2 GB)."""
+"""A large archive streams in bounded memory: benchmarks/memory.py on 400 MB (the bar and its figures are for 2 GB)."""
 
 from __future__ import annotations
 
