@@ -43,7 +43,7 @@ _PACK_ENTRY = struct.Struct("<QIIIIIIIB")
 _TRAILER = struct.Struct("<QII")  # offset of the table, rows, CRC-32 of the table
 _DIGEST = hashlib.sha256().digest_size
 _WINDOW_BYTES = 32 << 20
-_WINDOW_ROWS = 1 << 16
+_WINDOW_ROWS = 1 << 14
 
 Table = NDArray[np.void]
 
