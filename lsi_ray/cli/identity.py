@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import secrets
 import time
@@ -45,12 +46,15 @@ def default_work_dir(identity: Identity) -> Path:
 
 def identify(work: WorkDir, fresh: Identity) -> Identity:
     """The identity in the work dir, if it is that of this command; else `fresh`, now written there."""
-    known = _known(work)
-    if known is not None and not _cleaned_up(work, known):
-        _check_same(work, known, fresh)
-        return known
-    atomic_write(_path(work), msgspec.json.encode(fresh))
-    return fresh
+    with (work.path / "run.lock").open("ab") as lock:
+        # Two first starts at the same instant would each write an identity, and answer two batches.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = _known(work)
+        if known is not None and not _cleaned_up(work, known):
+            _check_same(work, known, fresh)
+            return known
+        atomic_write(_path(work), msgspec.json.encode(fresh))
+        return fresh
 
 
 def is_identified(work: WorkDir) -> bool:

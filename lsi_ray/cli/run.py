@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -20,8 +19,9 @@ import msgspec
 from lsi_ray.batch_files import Staged
 from lsi_ray.cli.exit_codes import FAILED, OK, REFUSED, exit_code
 from lsi_ray.cli.identity import Identity, default_work_dir, forget, identify, is_identified, new_identity
+from lsi_ray.cli.interrupts import catch_interrupts, check_interrupts
 from lsi_ray.cli.last_words import last_words
-from lsi_ray.cli.report import Reporter, library_output
+from lsi_ray.cli.report import Reporter, Watch, library_output
 from lsi_ray.config import Config, Replicas, load_config
 from lsi_ray.delivery import Delivered, deliver, reopen_damaged
 from lsi_ray.errors import BatchRefused, ConfigError, LsiError
@@ -66,7 +66,7 @@ class Run:
 
 
 def run_command(options: RunOptions) -> int:
-    signal.signal(signal.SIGTERM, _interrupt)
+    catch_interrupts()
     hide_signatures(options)
     run = open_run(options)
     run.reporter.say(f"work dir {run.work.path}")
@@ -137,7 +137,7 @@ def _with_ray(run: Run, intake: Future[BatchStatus]) -> tuple[Delivered, dict[st
     run.reporter.say("starting Ray")
     with library_output(run.work.path / "driver.log"), cluster() as own:
         # Again: Ray sets a handler that aborts the process 3 s later, and a clean stop may take longer.
-        signal.signal(signal.SIGTERM, _interrupt)
+        catch_interrupts()
         check_gpus(run.config.engine.gpus, run.config.replicas.min, own)
         # Not before: they import Ray, and `cluster` sets the environment that Ray reads then.
         from lsi_ray.stream.ledger_actor import start_ledger
@@ -148,11 +148,16 @@ def _with_ray(run: Run, intake: Future[BatchStatus]) -> tuple[Delivered, dict[st
         ledger = start_ledger(run.work.path)
         while True:
             with run.reporter.watching() as watch:
-                run_until_answered(run.config, run.work.path, ledger, run.batch_id, watch)
+                run_until_answered(run.config, run.work.path, ledger, run.batch_id, partial(_watch, watch))
             _note_engine(run, next((replica.engine for replica in ledger.replicas() if replica.engine), None))
             if not reopen_damaged(run.batch_id, run.work.batch(run.batch_id), ledger):
                 return _finish(run, ledger)
             run.reporter.say("some finished results were damaged on disk: running their rows again")
+
+
+def _watch(show: Watch, snapshot: Any) -> None:
+    check_interrupts()
+    show(snapshot)
 
 
 def _shared_paths(run: Run) -> list[Path]:
@@ -287,7 +292,3 @@ def with_replicas(config: Config, text: str | None) -> Config:
     except ValueError:
         raise ConfigError(f"--replicas {text!r}: write MIN:MAX or one number, from 1 up") from None
     return config.model_copy(update={"replicas": replicas})
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
