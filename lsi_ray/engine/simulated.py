@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import heapq
 import json
 import os
 import pickle
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,18 +64,18 @@ class SimulatedRenderer:
 class SimulatedReplica:
     def __init__(self, engine: SimulatedEngine) -> None:
         self._engine = engine
-        self._running = asyncio.Semaphore(engine.max_num_seqs)
+        self._seats = _Seats(engine.max_num_seqs)
         self._up = False
 
     async def start(self) -> None:
         await asyncio.sleep(self._engine.start_seconds)
         self._up = True
 
-    async def generate(self, rendered: bytes, request_id: str) -> bytes:
+    async def generate(self, rendered: bytes, request_id: str, rank: int) -> bytes:
         if not self._up:
             raise EngineError("the simulated engine is not running")
         work: _Work = pickle.loads(rendered)
-        async with self._running:
+        async with self._seats.taken(rank):
             await self._act(work, request_id)
             if seconds := self._seconds(work):
                 await asyncio.sleep(seconds)
@@ -102,6 +105,45 @@ class SimulatedReplica:
                 await asyncio.sleep(work.script_value / 1000)
             case "error":
                 raise RowError("invalid_request", "simulated failure of one row")
+
+
+class _Seats:
+    """Places in the running batch; who waits for one is served by (rank, arrival)."""
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._arrivals = 0
+
+    @asynccontextmanager
+    async def taken(self, rank: int) -> AsyncIterator[None]:
+        if self._free:
+            self._free -= 1
+        else:
+            await self._wait(rank)
+        try:
+            yield
+        finally:
+            self._give_up()
+
+    async def _wait(self, rank: int) -> None:
+        called = asyncio.get_running_loop().create_future()
+        self._arrivals += 1
+        heapq.heappush(self._waiting, (rank, self._arrivals, called))
+        try:
+            await called
+        except asyncio.CancelledError:
+            if called.done() and not called.cancelled():  # it was called in the moment in which it left
+                self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        while self._waiting:
+            *_, called = heapq.heappop(self._waiting)
+            if not called.done():
+                called.set_result(None)
+                return
+        self._free += 1
 
 
 class SimulatedFinisher:

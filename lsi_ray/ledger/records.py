@@ -87,7 +87,8 @@ class Progress:
 class Lease:
     """Positions [start, stop) to run, less those set in `done` (bit i, little-endian, is position start + i).
 
-    `attempt` counts from 1. An `exclusive` lease is a suspect: it runs alone in its engine.
+    `attempt` counts from 1. An `exclusive` lease is a suspect: it runs alone in its engine. `rank` orders the rows that
+    wait inside an engine, smaller first (turns.py).
     """
 
     batch_id: str
@@ -98,6 +99,7 @@ class Lease:
     attempt: int
     done: bytes
     exclusive: bool
+    rank: int = 0
 
     def todo(self) -> tuple[int, ...]:
         return members(self.start, self.stop, self.done)

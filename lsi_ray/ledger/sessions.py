@@ -48,7 +48,7 @@ def lease(
 ) -> LeaseAnswer:
     current = _current(db, session)
     if request and current["request"] == request:
-        return _answer(db, current["model"], _given(db, session, request))
+        return _answer(db, current["model"], _given(db, session, request, now))
     room = max_outstanding_rows - _outstanding(db, session)
     # With nothing out, one shard goes however large it is, or it never would.
     leases = _choose(db, current["model"], session, max_rows, room, now, at_least_one=room == max_outstanding_rows)
@@ -61,12 +61,12 @@ def _choose(
 ) -> list[Lease]:
     leases: list[Lease] = []
     rows = 0
-    for batch_id, shard in turns.in_turn(db, model, session, now):
+    for batch, shard in turns.in_turn(db, model, session, now):
         rows += shard["todo"]
         first = not leases
         if not ((rows <= max_rows or first) and (rows <= room or (first and at_least_one))):
             break
-        leases.append(shards.lease_of(shard, batch_id, session))
+        leases.append(shards.lease_of(shard, batch, session, now))
     return leases
 
 
@@ -80,13 +80,13 @@ def _current(db: sqlite3.Connection, session: int) -> sqlite3.Row:
     return row
 
 
-def _given(db: sqlite3.Connection, session: int, request: int) -> tuple[Lease, ...]:
+def _given(db: sqlite3.Connection, session: int, request: int, now: float) -> tuple[Lease, ...]:
     rows = db.execute(
-        "SELECT shards.*, batch_id FROM shards JOIN batches USING (batch_no)"
+        "SELECT shards.*, batch_id, priority, deadline FROM shards JOIN batches USING (batch_no)"
         " WHERE session = ? AND state IN (1, 2) AND state = ? AND shards.request = ? ORDER BY shard_id",
         (session, ShardState.LEASED, request),
     )
-    return tuple(shards.lease_of(row, row["batch_id"], session) for row in rows)
+    return tuple(shards.lease_of(row, row, session, now) for row in rows)
 
 
 def _outstanding(db: sqlite3.Connection, session: int) -> int:

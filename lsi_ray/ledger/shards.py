@@ -15,6 +15,7 @@ from itertools import pairwise
 from lsi_ray.errors import LedgerError
 from lsi_ray.ledger import positions
 from lsi_ray.ledger.records import Lease
+from lsi_ray.ledger.turns import engine_rank
 
 
 class ShardState(IntEnum):
@@ -125,9 +126,9 @@ def _pieces(shard: sqlite3.Row, max_todo: int) -> Iterator[tuple[int, int]]:
     return pairwise(bounds)
 
 
-def lease_of(row: sqlite3.Row, batch_id: str, session: int) -> Lease:
+def lease_of(row: sqlite3.Row, batch: sqlite3.Row, session: int, now: float) -> Lease:
     return Lease(
-        batch_id=batch_id,
+        batch_id=batch["batch_id"],
         shard_id=row["shard_id"],
         session=session,
         start=row["start"],
@@ -135,4 +136,5 @@ def lease_of(row: sqlite3.Row, batch_id: str, session: int) -> Lease:
         attempt=row["attempt"],
         done=row["done"],
         exclusive=row["attempt"] > 1,
+        rank=engine_rank(batch["deadline"], batch["priority"], now),
     )

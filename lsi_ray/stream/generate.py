@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -73,20 +74,21 @@ class Generate:
         flush_at = time.monotonic() + _FLUSH_S
         for _ in range(len(tasks)):
             while (row := _get(finished, flush_at - time.monotonic() if ready else None)) is None:
-                yield _with(packet, ready)
+                yield replace(packet, rows=ready)
                 ready, flush_at = [], time.monotonic() + _FLUSH_S
             if isinstance(row, EngineError):
                 self._engine_died(packet, generation, row, tasks)
                 break
             ready.append(row)
         if ready:
-            yield _with(packet, ready)
+            yield replace(packet, rows=ready)
 
     async def _row(self, packet: Packet, row: Row, finished: queue.SimpleQueue[Row | EngineError]) -> None:
         if row.error is None:
             assert row.payload is not None
             try:
-                row.payload = await self._engine.generate(row.payload, f"{packet.batch_id}-{row.row}-{packet.shard_id}")
+                request_id = f"{packet.batch_id}-{row.row}-{packet.shard_id}"
+                row.payload = await self._engine.generate(row.payload, request_id, packet.rank)
             except RowError as error:
                 row.payload, row.error = None, error
             except EngineError as error:
@@ -176,7 +178,3 @@ def _get(finished: queue.SimpleQueue[Row | EngineError], timeout: float | None) 
         return finished.get(timeout=None if timeout is None else max(timeout, 0.0))
     except queue.Empty:
         return None
-
-
-def _with(packet: Packet, rows: list[Row]) -> Packet:
-    return Packet(packet.batch_id, packet.shard_id, packet.session, packet.exclusive, rows)

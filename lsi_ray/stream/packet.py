@@ -36,6 +36,8 @@ class Packet:
     session: int
     exclusive: bool
     """A suspect shard: its rows ran in an engine that died. It runs alone."""
+    rank: int
+    """The order of rows that wait inside an engine, smaller first (ledger/turns.py)."""
     rows: list[Row] = field(default_factory=list)
 
 

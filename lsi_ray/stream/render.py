@@ -35,9 +35,8 @@ class Render:
     async def _render_shard(self, lease: Lease) -> Packet:
         files = self._open(lease.batch_id)
         if files is None:
-            return Packet(lease.batch_id, lease.shard_id, lease.session, lease.exclusive, [])
-        rows = [await self._render_row(files, position) for position in lease.todo()]
-        return Packet(lease.batch_id, lease.shard_id, lease.session, lease.exclusive, rows)
+            return _packet(lease, [])
+        return _packet(lease, [await self._render_row(files, position) for position in lease.todo()])
 
     async def _render_row(self, files: BatchFiles, position: int) -> Row:
         entry = files.plan[position]
@@ -62,6 +61,10 @@ class Render:
                 self._batches.popitem(last=False)[1].close()
         self._batches.move_to_end(batch_id)
         return self._batches[batch_id]
+
+
+def _packet(lease: Lease, rows: list[Row]) -> Packet:
+    return Packet(lease.batch_id, lease.shard_id, lease.session, lease.exclusive, lease.rank, rows)
 
 
 def prepare_process(config: Config) -> None:

@@ -30,6 +30,8 @@ _ARGS = {
     "trust_remote_code": False,
     "disable_log_stats": True,
     "enable_prefix_caching": True,
+    # Rows of an urgent batch pass those that wait in the engine (engine.py).
+    "scheduling_policy": "priority",
 }
 
 

@@ -24,7 +24,13 @@ _TAIL = 32
 
 
 class VllmReplica:
-    """Implements `lsi_ray.engine.Engine` with AsyncLLM, whose EngineCore is a process of its own."""
+    """Implements `lsi_ray.engine.Engine` with AsyncLLM, whose EngineCore is a process of its own.
+
+    A row's rank is vLLM's `priority`. With `scheduling_policy: priority` (else it is ignored) the v1 scheduler keeps
+    waiting requests in a heap by (priority, arrival time, id), smallest first, so equal ones stay first come, first
+    served. A waiting request does not interrupt running ones; where the KV cache runs out, the largest (priority,
+    arrival time) is preempted instead of the last scheduled.
+    """
 
     def __init__(self, engine: VllmEngine) -> None:
         self._engine = engine
@@ -39,11 +45,11 @@ class VllmReplica:
         except Exception as error:  # vLLM raises whatever its workers died of; all of it means "cannot start"
             raise EngineError(f"vLLM could not start: {error}", code="engine_start_failed") from error
 
-    async def generate(self, rendered: bytes, request_id: str) -> bytes:
+    async def generate(self, rendered: bytes, request_id: str, rank: int) -> bytes:
         work: Rendered = pickle.loads(rendered)
         try:
             outputs = await _all(
-                [self._run(prompt, f"{request_id}-{number}") for number, prompt in enumerate(work.prompts)]
+                [self._run(prompt, f"{request_id}-{number}", rank) for number, prompt in enumerate(work.prompts)]
             )
         except EngineDeadError as error:
             raise EngineError(f"vLLM's engine died: {error}") from error
@@ -54,17 +60,18 @@ class VllmReplica:
         generated = Generated(work.url, tuple(outputs), work.prompts[0].params, work.request)
         return dumps(generated)
 
-    async def _run(self, prompt: Prompt, request_id: str) -> Output:
+    async def _run(self, prompt: Prompt, request_id: str, priority: int) -> Output:
         llm = self._llm
         if llm is None:  # another row's failure has just ended it
             raise EngineError("vLLM's engine is not running")
         if isinstance(prompt.params, PoolingParams):
-            return await self._encode(llm, prompt, request_id)
-        outputs = [out async for out in llm.generate(prompt.input, prompt.params, request_id, **prompt.options)]
+            return await self._encode(llm, prompt, request_id, priority)
+        stream = llm.generate(prompt.input, prompt.params, request_id, priority=priority, **prompt.options)
+        outputs = [out async for out in stream]
         return _output(outputs[-1])
 
-    async def _encode(self, llm: Any, prompt: Prompt, request_id: str) -> Output:
-        *_, final = [out async for out in llm.encode(prompt.input, prompt.params, request_id)]
+    async def _encode(self, llm: Any, prompt: Prompt, request_id: str, priority: int) -> Output:
+        *_, final = [out async for out in llm.encode(prompt.input, prompt.params, request_id, priority=priority)]
         vector = final.outputs.data.float().numpy()
         return Output(len(final.prompt_token_ids), [], int(final.num_cached_tokens or 0), embedding=vector)
 

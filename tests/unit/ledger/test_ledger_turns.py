@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from lsi_ray.ledger.turns import urgency
+from lsi_ray.ledger.turns import engine_rank, urgency
 
 
 def batches_of(answer):
@@ -61,3 +61,36 @@ def test_sooner_is_never_less_urgent(seed):
         first, second = sorted(dice.uniform(-100, 1_000_000) for _ in range(2))
         assert urgency(first, 0.0) <= urgency(second, 0.0) <= urgency(None, 0.0)
         assert first * 1.5 > second or second < 90 or urgency(first, 0.0) < urgency(second, 0.0)
+
+
+def test_a_lease_carries_its_rank_for_the_engine(work):
+    work.started("day", 64, deadline=87_400.0)
+    work.started("none", 64)
+    work.started("soon", 64, deadline=1900.0)
+    session = work.ledger.open_session("m")
+    ranks = {lease.batch_id: lease.rank for lease in work.ledger.lease(session, 640, 640).leases}
+    assert ranks["soon"] < ranks["day"] < ranks["none"]
+
+
+def test_an_urgent_row_overtakes_what_was_leased_before_but_not_for_ever():
+    due = 15 * 60.0
+    waiting = engine_rank(86_400.0, 0, 0.0)
+    assert engine_rank(80 * 60.0 + due, 0, 80 * 60.0) < waiting
+    assert engine_rank(100 * 60.0 + due, 0, 100 * 60.0) > waiting
+    assert engine_rank(3600.0, 0, 0.0) < engine_rank(7200.0, 0, 0.0) < engine_rank(3600.0, 0, 300.0)
+
+
+def test_a_priority_is_worth_a_minute():
+    assert engine_rank(9000.0, 2, 119.0) < engine_rank(9000.0, 0, 0.0) < engine_rank(9000.0, 2, 130.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_within_a_batch_the_first_leased_comes_first(seed):
+    print("seed", seed)
+    dice = random.Random(seed)
+    for _ in range(200):
+        deadline = dice.choice([None, dice.uniform(-100, 1_000_000)])
+        first, second = sorted(dice.uniform(0, 1_000_000) for _ in range(2))
+        assert engine_rank(deadline, 3, first) <= engine_rank(deadline, 3, second)
+        sooner, later = sorted(dice.uniform(-100, 1_000_000) for _ in range(2))
+        assert engine_rank(sooner, 0, first) <= engine_rank(later, 0, first) <= engine_rank(None, 0, first) + 1
