@@ -37,9 +37,14 @@ def decode_image(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> Image:
 
     Raises RowError `media_invalid`, `media_too_large` (before decoding) or `unsupported_media_type`.
     """
+    return Image(np.asarray(decode_picture(data, limits)))
+
+
+def decode_picture(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> Pillow.Image:
+    """As `decode_image`, in Pillow's own memory: for who puts the pixels somewhere else than into a new array."""
     name = _checked_format(data, limits)
     with _decoding(name):
-        return Image(np.asarray(_rgb(_upright(_open(data, name, limits)))))
+        return _rgb(_upright(_open(data, name, limits)))
 
 
 def check_image(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> None:
@@ -76,9 +81,6 @@ def _upright(image: Pillow.Image) -> Pillow.Image:
 def _rgb(image: Pillow.Image) -> Pillow.Image:
     if image.mode == "RGB":
         return image
-    if image.mode in ("I", "F"):
-        message = f"The image has samples of 32 bits (mode {image.mode}); 8 and 16 are accepted."
-        raise RowError("unsupported_media_type", message)
     if image.mode.startswith("I;16"):
         image = _from_16_bits(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

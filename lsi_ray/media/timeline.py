@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsi_ray.errors import RowError
+from lsi_ray.media.limits import MediaLimits
 
 _TRUSTED = 0.1  # how far vLLM's count may be from the truth, as a part of it
 _US = 1_000_000  # FFmpeg's container durations are in microseconds
@@ -65,8 +66,9 @@ class Timeline:
         return int(keys[-1]) if keys.size else 0
 
 
-def read_timeline(container: Any, stream: Any) -> Timeline:
-    """Read the whole stream. Raises RowError `media_invalid` for one without frames, or with a broken packet."""
+def read_timeline(container: Any, stream: Any, limits: MediaLimits) -> Timeline:
+    """Read the whole stream. Raises RowError `media_invalid` for one without frames, or with a broken packet, and
+    `media_too_large` at the first frame too many."""
     pts: list[int | None] = []
     key: list[bool] = []
     hidden: list[bool] = []
@@ -76,6 +78,7 @@ def read_timeline(container: Any, stream: Any) -> Timeline:
         pts.append(packet.pts)
         key.append(packet.is_keyframe)
         hidden.append(packet.is_discard)
+        limits.check("video", len(pts), limits.video_frames, "frames")
     if not any(key):
         raise RowError("media_invalid", "The video holds no frame to start decoding at.")
     timed = None not in pts

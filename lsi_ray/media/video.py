@@ -7,7 +7,7 @@ nothing in groups of pictures without one, and no frame that no other refers to.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ from lsi_ray.errors import RowError
 from lsi_ray.media.container import open_video
 from lsi_ray.media.limits import DEFAULT_LIMITS, MediaLimits
 from lsi_ray.media.sampling import Sampler, VideoInfo
-from lsi_ray.media.sniff import video_format
+from lsi_ray.media.sniff import Data, video_format
 from lsi_ray.media.timeline import Timeline, count_frames, packets, read_timeline
 from lsi_ray.media.wholeness import check_whole
 
@@ -35,28 +35,36 @@ class Video:
     info: VideoInfo
 
 
-def decode_video(data: bytes, sample: Sampler, limits: MediaLimits = DEFAULT_LIMITS) -> Video:
-    """Decode the frames that `sample` asks for.
+Room = Callable[[tuple[int, ...]], NDArray[np.uint8]]
+"""Gives the array of a shape, into which frames are written."""
+
+
+def _new_array(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    return np.empty(shape, np.uint8)
+
+
+def decode_video(data: Data, sample: Sampler, limits: MediaLimits = DEFAULT_LIMITS, room: Room = _new_array) -> Video:
+    """Decode the frames that `sample` asks for, into an array from `room`.
 
     Indices that the container's header promises but that do not exist are left out, as vLLM does; `indices` tells.
     Raises RowError `media_invalid`, `media_too_large` or `unsupported_media_type`.
     """
     file, timeline, info = _look(data, limits)
-    wanted = _wanted(sample, info, limits)
+    wanted = ask(sample, info, limits)
     there = [i for i in wanted if i < timeline.frames]
-    found = _decode_needed(file, timeline, there) or _decode_in_order(file, there)
+    found = _decode_needed(file, timeline, there, room) or _decode_in_order(file, there, room)
     if not found.indices or len(found.indices) < len(there):
         message = f"The video is damaged: {len(found.indices)} of {len(there)} frames can be decoded."
         raise RowError("media_invalid", message)
     return Video(found.frames, tuple(found.indices), info)
 
 
-def video_info(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> VideoInfo:
+def video_info(data: Data, limits: MediaLimits = DEFAULT_LIMITS) -> VideoInfo:
     """Read all packets and decode nothing. Raises as `decode_video`."""
     return _look(data, limits)[2]
 
 
-def _look(data: bytes, limits: MediaLimits) -> tuple[_File, Timeline, VideoInfo]:
+def _look(data: Data, limits: MediaLimits) -> tuple[_File, Timeline, VideoInfo]:
     limits.check("video file", len(data), limits.video_bytes, "bytes")
     # The decoder counts its padding too. Its bound is there for frames larger than the header promises.
     file = _File(data, video_format(data), 2 * limits.frame_pixels)
@@ -64,14 +72,15 @@ def _look(data: bytes, limits: MediaLimits) -> tuple[_File, Timeline, VideoInfo]
     with file.open() as (container, stream):
         width, height = stream.codec_context.width, stream.codec_context.height
         limits.check(f"video of {width}x{height}", width * height, limits.frame_pixels, "pixels a frame")
-        timeline = read_timeline(container, stream)
+        timeline = read_timeline(container, stream, limits)
         total, fps = count_frames(container, stream, timeline)
     limits.check("video", total, limits.video_frames, "frames")
     limits.check("video", total / fps, limits.video_seconds, "seconds")
     return file, timeline, VideoInfo(total, fps, total / fps, width, height)
 
 
-def _wanted(sample: Sampler, info: VideoInfo, limits: MediaLimits) -> list[int]:
+def ask(sample: Sampler, info: VideoInfo, limits: MediaLimits) -> list[int]:
+    """The sampler's answer in ascending order. Raises RowError `media_invalid`, `media_too_large` or the sampler's."""
     try:
         wanted = sorted({int(i) for i in sample(info)})
     except RowError:
@@ -87,13 +96,13 @@ def _wanted(sample: Sampler, info: VideoInfo, limits: MediaLimits) -> list[int]:
     return wanted
 
 
-def _decode_needed(file: _File, timeline: Timeline, wanted: Sequence[int]) -> _Found | None:
+def _decode_needed(file: _File, timeline: Timeline, wanted: Sequence[int], room: Room) -> _Found | None:
     """None if a wanted frame did not come out at its time."""
     if not timeline.regular:
         return None
     order = timeline.order()
     at = {int(timeline.pts[order[i]]): i for i in wanted}
-    found, left = _Found(len(wanted)), dict(at)
+    found, left = _Found(len(wanted), room), dict(at)
     try:
         with file.open() as (container, stream):
             for frame in _frames(container, stream, timeline.needed([int(order[i]) for i in wanted]), at):
@@ -116,15 +125,16 @@ def _frames(container: Any, stream: Any, ranges: Iterable[tuple[int, int]], want
                 return
             first, last = following
         if at >= first:
-            # The decoder may leave out a frame that no other refers to, unless it is wanted.
-            codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+            # The decoder may leave out a frame that no other refers to, unless it is wanted. libdav1d would keep to
+            # what it was told first.
+            codec.skip_frame = "DEFAULT" if packet.pts in wanted or codec.name == "libdav1d" else "NONREF"
             yield from codec.decode(packet)
     yield from codec.decode(None)
 
 
-def _decode_in_order(file: _File, wanted: Sequence[int]) -> _Found:
+def _decode_in_order(file: _File, wanted: Sequence[int], room: Room) -> _Found:
     """Decode from the start and count what comes out, as OpenCV does: for streams whose times tell nothing."""
-    found, left = _Found(len(wanted)), set(wanted)
+    found, left = _Found(len(wanted), room), set(wanted)
     with file.open() as (container, stream):
         for i, frame in enumerate(_all_frames(container, stream)):
             if i in left:
@@ -145,7 +155,7 @@ def _all_frames(container: Any, stream: Any) -> Iterator[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    data: bytes
+    data: Data
     name: str
     max_pixels: int
 
@@ -156,7 +166,8 @@ class _File:
 class _Found:
     """Frames put into one array as they come, so that there is never a second copy of all of them."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, most: int, room: Room) -> None:
+        self._most = most
         self._room = room
         self._reformatter = VideoReformatter()
         self._frames: NDArray[np.uint8] | None = None
@@ -170,7 +181,7 @@ class _Found:
     def add(self, index: int, frame: Any) -> None:
         pixels = _upright_rgb(frame, self._reformatter)
         if self._frames is None:
-            self._frames = np.empty((self._room, *pixels.shape), np.uint8)
+            self._frames = self._room((self._most, *pixels.shape))
         elif pixels.shape != self._frames.shape[1:]:
             raise RowError("media_invalid", "The video changes its picture size; one size is expected.")
         self._frames[len(self.indices)] = pixels

@@ -7,12 +7,13 @@ about such a video a model would answer about half of it, so it is refused.
 from __future__ import annotations
 
 from lsi_ray.errors import RowError
+from lsi_ray.media.sniff import Data
 
 _MOV_CONTENT = (b"mdat", b"moov", b"moof")
 _SEGMENT = 0x18538067
 
 
-def check_whole(data: bytes, name: str) -> None:
+def check_whole(data: Data, name: str) -> None:
     """Raise RowError `media_invalid` if the file ends before its container does. `name`: of `sniff.VIDEO_FORMATS`."""
     declared = _DECLARED[name](data)
     if declared > len(data):
@@ -20,7 +21,7 @@ def check_whole(data: bytes, name: str) -> None:
         raise RowError("media_invalid", message)
 
 
-def _mov(data: bytes) -> int:
+def _mov(data: Data) -> int:
     """The end of the last box with content; what may follow, such as a camera's own trailer, is of no concern."""
     at, end = 0, 0
     while at + 8 <= len(data):
@@ -37,7 +38,7 @@ def _mov(data: bytes) -> int:
     return end
 
 
-def _matroska(data: bytes) -> int:
+def _matroska(data: Data) -> int:
     """The end of the first segment; 0 if it does not say (files recorded live)."""
     at = 0
     while at < len(data):
@@ -51,7 +52,7 @@ def _matroska(data: bytes) -> int:
     return 0
 
 
-def _number(data: bytes, at: int, *, keep_marker: bool) -> tuple[int, int]:
+def _number(data: Data, at: int, *, keep_marker: bool) -> tuple[int, int]:
     """An EBML number of 1 to 8 bytes at `at`, and where it ends; -1 for an unknown or a broken one."""
     first = data[at] if at < len(data) else 0
     length = 9 - first.bit_length()
@@ -64,13 +65,4 @@ def _number(data: bytes, at: int, *, keep_marker: bool) -> tuple[int, int]:
     return (-1 if value == (1 << 7 * length) - 1 else value), at + length
 
 
-def _avi(data: bytes) -> int:
-    return int.from_bytes(data[4:8], "little") + 8
-
-
-def _gif(data: bytes) -> int:
-    """Ends with a semicolon; some writers pad with zeros. A missing one counts as one missing byte."""
-    return len(data) if data[-1024:].rstrip(b"\0").endswith(b";") else len(data) + 1
-
-
-_DECLARED = {"mov": _mov, "matroska": _matroska, "avi": _avi, "gif": _gif}
+_DECLARED = {"mov": _mov, "matroska": _matroska}

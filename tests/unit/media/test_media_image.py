@@ -27,15 +27,15 @@ def refusal(data: bytes, limits: MediaLimits | None = None) -> RowError:
     return caught.value
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
-def test_lossless_formats_give_the_pixels_that_went_in(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
+def test_lossless_formats_give_the_pixels_that_went_in(kind: str, options: dict[str, bool]) -> None:
     image = noise()
-    pixels = decode_image(saved(image, kind)).pixels
+    pixels = decode_image(saved(image, kind, **options)).pixels
     assert pixels.dtype == np.uint8
     assert np.array_equal(pixels, np.asarray(image))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF", "GIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF"])
 def test_lossy_formats_give_nearly_the_pixels_that_went_in(kind: str) -> None:
     image = Pillow.linear_gradient("L").resize((60, 40)).convert("RGB")
     pixels = decode_image(saved(image, kind)).pixels
@@ -75,13 +75,14 @@ def test_a_transparent_palette_entry_is_white() -> None:
 
 def test_cmyk_is_converted() -> None:
     image = Pillow.new("CMYK", (16, 16), (0, 255, 255, 0))
-    assert decode_image(saved(image, "TIFF")).pixels[8, 8].tolist() == [255, 0, 0]
+    red, green, blue = decode_image(saved(image, "JPEG", quality=95)).pixels[8, 8].tolist()
+    assert red > 250
+    assert max(green, blue) < 5
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_16_bit_greyscale_is_scaled_not_clipped(kind: str) -> None:
+def test_16_bit_greyscale_is_scaled_not_clipped() -> None:
     samples = np.array([[0, 255, 256, 0x8000, 0xFFFF]], np.uint16)
-    pixels = decode_image(saved(Pillow.fromarray(samples), kind)).pixels
+    pixels = decode_image(saved(Pillow.fromarray(samples), "PNG")).pixels
     assert pixels[0].tolist() == [[v, v, v] for v in (0, 0, 1, 128, 255)]
 
 
@@ -100,12 +101,6 @@ def test_of_an_animation_the_first_frame_is_taken(kind: str) -> None:
     assert max(green, blue) < 12
 
 
-def test_samples_of_32_bits_are_refused_by_name() -> None:
-    error = refusal(saved(Pillow.fromarray(np.zeros((2, 2), np.float32)), "TIFF"))
-    assert error.code == "unsupported_media_type"
-    assert "mode F" in error.message
-
-
 @pytest.mark.parametrize(
     ("data", "code", "says"),
     [
@@ -114,7 +109,10 @@ def test_samples_of_32_bits_are_refused_by_name() -> None:
         (b'<?xml version="1.0"?><svg/>', "unsupported_media_type", "SVG"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "unsupported_media_type", "HEIC"),
         (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "unsupported_media_type", "a video"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "unsupported_media_type", "25 21 50"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "unsupported_media_type", "PostScript"),
+        (b"8BPS\0\1", "unsupported_media_type", "Photoshop"),
+        (b"SIMPLE  =", "unsupported_media_type", "53 49 4d"),
+        *((saved(noise(), kind), "unsupported_media_type", f"is {kind};") for kind in ("TIFF", "BMP", "AVIF")),
         (b"\xff\xd8\xff\xe0 and nothing more", "media_invalid", "JPEG"),
     ],
 )
@@ -124,7 +122,7 @@ def test_what_is_no_image_is_refused_saying_what_it_is(data: bytes, code: str, s
     assert says in error.message
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_a_file_cut_anywhere_is_refused(kind: str) -> None:
     data = saved(noise(), kind)
     # The very end of a file may hold nothing of the picture (JPEG's end marker, the checksum of PNG's last chunk).
@@ -188,7 +186,7 @@ def test_mutated_files_end_in_pixels_or_a_row_error() -> None:
     seed = random.randrange(1 << 30)
     print("seed", seed)
     rng = random.Random(seed)
-    kinds = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF"]
+    kinds = ["JPEG", "PNG", "WEBP", "GIF"]
     originals = [saved(noise(), kind) for kind in kinds]
     for _ in range(300):
         data = bytearray(rng.choice(originals))
