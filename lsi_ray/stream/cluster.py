@@ -22,6 +22,10 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
+# Read when Ray is first imported. A Ray of one machine then listens on loopback alone: by default its raylet, GCS and
+# agents listen on every address, and `_node_ip_address="127.0.0.1"` is turned into the machine's own.
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
 
 def quiet() -> None:
     """Ray Data's plans and warnings, in a process that drives a stream: they are not for our users."""
@@ -31,19 +35,18 @@ def quiet() -> None:
 @contextmanager
 def cluster(address: str | None = None, *, streams: int = 1) -> Iterator[bool]:
     """Join or start Ray; yields whether it is our own. Our own one ends with the block. `streams`: to run at once."""
-    for name, value in _ENVIRONMENT.items():
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    own = address == "local"
+    for name, value in (_ENVIRONMENT | (_LOOPBACK if own else {})).items():
         os.environ.setdefault(name, value)
     import ray
 
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    own = address == "local"
     quiet()
     if own:
         # A worker per stage has to fit even where there is one core: CPUs are logical, the machine shares them out.
         cpus = max(os.cpu_count() or 1, 1 + streams)
         ray.init(
             address="local",
-            _node_ip_address="127.0.0.1",  # else it listens on the machine's address, for nobody
             num_cpus=cpus,
             include_dashboard=False,
             log_to_driver=False,

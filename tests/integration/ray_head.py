@@ -20,6 +20,8 @@ import pytest
 from runs import TOKEN
 
 START_S = 120
+# Else Ray listens on every address. For all of the cluster: the drivers, too, take their own address to be this one.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class RayHead:
     @property
     def environment(self) -> dict[str, str]:
         """What makes `lsi run` join it."""
-        return {**TOKEN, "RAY_ADDRESS": self.address}
+        return {**TOKEN, **LOOPBACK, "RAY_ADDRESS": self.address}
 
     def members(self, name: str) -> list[psutil.Process]:
         """Its processes, workers and drivers of jobs included, whose command line holds `name`."""
@@ -74,7 +76,8 @@ def _environment(folder: Path) -> dict[str, str]:
     """Jobs find `lsi` and their cache by it."""
     scripts = str(Path(sys.executable).parent)
     path = os.pathsep.join([scripts, os.environ["PATH"]])
-    return {**os.environ, **TOKEN, "PATH": path, "LSI_CACHE": str(folder / "cache"), "RAY_worker_niceness": "0"}
+    ours = {"PATH": path, "LSI_CACHE": str(folder / "cache"), "RAY_worker_niceness": "0"}
+    return {**os.environ, **TOKEN, **LOOPBACK, **ours}
 
 
 def _free_ports(count: int) -> list[str]:

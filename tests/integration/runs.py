@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import secrets
@@ -99,6 +100,17 @@ class Running:
         """Processes of the run, Ray's included, whose command line holds `name`."""
         return [process for process in psutil.process_iter() if self._is_member(process, name)]
 
+    def wide_listeners(self) -> list[str]:
+        """Sockets of the run that others than this machine could reach."""
+        members = {process.pid for process in self.members()}
+        return [
+            f"{connection.pid} {connection.laddr}"
+            for connection in psutil.net_connections("tcp")
+            if connection.pid in members
+            and connection.status == psutil.CONN_LISTEN
+            and not _loopback(connection.laddr.ip)
+        ]
+
     def _is_member(self, process: psutil.Process, name: str) -> bool:
         with suppress(psutil.Error, ProcessLookupError):
             return os.getsid(process.pid) == self.pid and name in " ".join(process.cmdline())
@@ -115,6 +127,10 @@ class Running:
         self.process.kill()
         self.process.wait()
         return left
+
+
+def _loopback(ip: str) -> bool:
+    return ipaddress.ip_address(ip.removeprefix("::ffff:")).is_loopback
 
 
 def _named(processes: list[psutil.Process]) -> list[str]:

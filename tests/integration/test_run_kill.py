@@ -129,6 +129,7 @@ def test_signals_stop_a_run_and_another_command_is_refused(lsi: Lsi, ray_head: R
     for number in (signal.SIGINT, signal.SIGTERM):
         running = scene.start()
         scene.advance(running, segments=1, pause_s=0)
+        assert running.wide_listeners() == []
         running.kill(number)
         stopped = running.wait(30)
         assert (stopped.code, stopped.stdout) == (1, ""), stopped
