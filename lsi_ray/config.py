@@ -25,7 +25,14 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class VllmEngine(_Section):
+class _Engine(_Section):
+    hang_timeout_s: float = Field(default=600.0, gt=0)
+    """An engine that has rows and gives no sign of life for so long is killed, and its rows run in a fresh one. A sign
+    is a step's end: set it well above the longest single step (a first step may compile kernels for minutes). Slow
+    rows are no reason: those of an engine whose steps end may take hours."""
+
+
+class VllmEngine(_Engine):
     """A vLLM engine; `args` are `vllm.AsyncEngineArgs` by vLLM's names."""
 
     type: Literal["vllm"] = "vllm"
@@ -65,7 +72,7 @@ class VllmEngine(_Section):
         return int(self.args.get("max_num_seqs", 256))
 
 
-class SimulatedEngine(_Section):
+class SimulatedEngine(_Engine):
     """A timing model with deterministic answers: dry runs, load and fault tests. It never computes anything."""
 
     type: Literal["simulated"] = "simulated"
@@ -77,7 +84,7 @@ class SimulatedEngine(_Section):
     start_seconds: float = Field(default=0.0, ge=0)
     gpus: int = Field(default=0, ge=0)
     allow_scripts: bool = False
-    """Obey `[[lsi:crash]]`, `[[lsi:hang]]`, `[[lsi:slow]]` in a prompt; for fault tests."""
+    """Obey `[[lsi:crash]]`, `[[lsi:hang]]`, `[[lsi:slow:MS]]` and the like in a prompt; for fault tests."""
 
 
 class Replicas(_Section):

@@ -43,7 +43,15 @@ class Engine(Protocol):
         engine is gone."""
         ...
 
-    async def stop(self) -> None: ...
+    async def ping(self) -> None:
+        """Returns when the engine's own loop has turned once more, which a hung one's never does. Raises EngineError
+        when the engine is gone."""
+        ...
+
+    async def kill(self) -> None:
+        """End the engine for good, hung and stopped processes included, and what is still in it; it may be dead or
+        half started. When this returns its memory is free."""
+        ...
 
     def describe(self) -> dict[str, str]:
         """Name, version and device for the manifest."""

@@ -13,6 +13,7 @@ import json
 import os
 import pickle
 import re
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from lsi_ray.config import SimulatedEngine
 from lsi_ray.engine import Answer, ReadMedia
 from lsi_ray.errors import EngineError, RowError
 
-_SCRIPT = re.compile(r"\[\[lsi:(crash|hang|slow|error|dead)(?::(\d+))?\]\]")
+_SCRIPT = re.compile(r"\[\[lsi:(crash|hang|slow|error|dead|oom)(?::(\d+))?\]\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +67,32 @@ class SimulatedReplica:
         self._engine = engine
         self._seats = _Seats(engine.max_num_seqs)
         self._up = False
+        self._hung = False
+        self._killed = asyncio.Event()
 
     async def start(self) -> None:
         await asyncio.sleep(self._engine.start_seconds)
         self._up = True
 
     async def generate(self, rendered: bytes, request_id: str, rank: int) -> bytes:
-        if not self._up:
-            raise EngineError("the simulated engine is not running")
+        await self.ping()
         work: _Work = pickle.loads(rendered)
         async with self._seats.taken(rank):
             await self._act(work, request_id)
             if seconds := self._seconds(work):
                 await asyncio.sleep(seconds)
+            await self.ping()
         return rendered
 
-    async def stop(self) -> None:
+    async def ping(self) -> None:
+        if self._hung:
+            await self._killed.wait()
+        if not self._up:
+            raise EngineError("the simulated engine is not running")
+
+    async def kill(self) -> None:
         self._up = False
+        self._killed.set()
 
     def describe(self) -> dict[str, str]:
         return {"name": "simulated", "version": "1", "device": "none"}
@@ -97,10 +107,13 @@ class SimulatedReplica:
         match work.script:
             case "crash":
                 os._exit(137)
+            case "oom":  # as the kernel ends a process when memory runs out
+                os.kill(os.getpid(), signal.SIGKILL)
             case "dead":
+                self._up = False
                 raise EngineError(f"simulated engine died on {request_id}")
-            case "hang":
-                await asyncio.sleep(10**9)
+            case "hang":  # nothing in it moves any more, this row's neighbours neither
+                self._hung = True
             case "slow":
                 await asyncio.sleep(work.script_value / 1000)
             case "error":

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import pickle
 from collections.abc import Coroutine
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import vllm
 
 from lsi_ray.config import VllmEngine
 from lsi_ray.engine.vllm.config import vllm_config
-from lsi_ray.engine.vllm.fate import REPLICA
+from lsi_ray.engine.vllm.fate import REPLICA, end_for_good
 from lsi_ray.engine.vllm.imports import AsyncLLM, EngineDeadError, PoolingParams
 from lsi_ray.engine.vllm.renderer import REFUSALS, refusal
 from lsi_ray.engine.vllm.wire import Choice, Generated, Output, Prompt, Rendered, dumps
@@ -35,15 +37,19 @@ class VllmReplica:
     def __init__(self, engine: VllmEngine) -> None:
         self._engine = engine
         self._llm: AsyncLLM | None = None
+        self._processes: list[BaseProcess] = []
 
     async def start(self) -> None:
         os.environ[REPLICA] = str(os.getpid())
+        before = set(multiprocessing.active_children())
         try:
             self._llm = AsyncLLM.from_vllm_config(vllm_config(self._engine), disable_log_stats=True)
         except ConfigError:
             raise
         except Exception as error:  # vLLM raises whatever its workers died of; all of it means "cannot start"
             raise EngineError(f"vLLM could not start: {error}", code="engine_start_failed") from error
+        finally:
+            self._processes = [child for child in multiprocessing.active_children() if child not in before]
 
     async def generate(self, rendered: bytes, request_id: str, rank: int) -> bytes:
         work: Rendered = pickle.loads(rendered)
@@ -75,10 +81,22 @@ class VllmReplica:
         vector = final.outputs.data.float().numpy()
         return Output(len(final.prompt_token_ids), [], int(final.num_cached_tokens or 0), embedding=vector)
 
-    async def stop(self) -> None:
-        if self._llm is not None:
-            self._llm.shutdown()
-            self._llm = None
+    async def ping(self) -> None:
+        """EngineCore answers `is_sleeping`, two flags, from its busy loop between two steps. One that waits in a
+        collective for a worker that hangs does not; vLLM itself ends such a one after 300 s by default
+        (VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS)."""
+        if self._llm is None:
+            raise EngineError("vLLM's engine is not running")
+        try:
+            await self._llm.is_sleeping()
+        except EngineDeadError as error:
+            raise EngineError(f"vLLM's engine died: {error}") from error
+
+    async def kill(self) -> None:
+        llm, self._llm = self._llm, None
+        await asyncio.to_thread(end_for_good, self._processes)
+        if llm is not None:
+            llm.shutdown()
 
     def describe(self) -> dict[str, str]:
         return {"name": "vllm", "version": vllm.__version__, "device": self._engine.device}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 
-from lsi_ray.stream.generate import Gate
+from lsi_ray.stream.gate import Gate
 
 
 def test_many_normal_shards_are_inside_together() -> None:

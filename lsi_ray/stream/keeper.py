@@ -1,0 +1,120 @@
+"""One engine, kept running on an event loop of its own: started, watched, and replaced when it is lost.
+
+Invariants: while an engine is being replaced nothing enters it; the processes of the old one are gone before the new
+one loads; an engine that answers is never killed, however slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol, TypeVar
+
+from lsi_ray.config import Config
+from lsi_ray.engine import make_engine
+from lsi_ray.errors import ConfigError, EngineError
+from lsi_ray.stream.ports import ReplicaState
+from lsi_ray.stream.watchdog import Traffic, until_silent
+
+_T = TypeVar("_T")
+_MAX_STARTS = 3
+
+Losses = queue.SimpleQueue[Any]
+"""Where a shard listens for the EngineError that ends it."""
+
+
+class Note(Protocol):
+    def __call__(self, state: ReplicaState, detail: str, engine: dict[str, str]) -> None: ...
+
+
+class Keeper:
+    """`gone`: why there is no engine any more. `lost`: why each generation of it ended that the watchdog ended."""
+
+    def __init__(self, config: Config, note: Note) -> None:
+        self._config = config
+        self._note = note
+        self._replacing = threading.Lock()
+        self._listeners: set[Losses] = set()
+        self._traffic = Traffic()
+        self._watch: Future[None] | None = None
+        self.generation = 0
+        self.gone: EngineError | ConfigError | None = None
+        self.lost: dict[int, EngineError] = {}
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="engine-loop", daemon=True).start()
+
+    def start(self) -> None:
+        """Start a fresh engine. Raises its reason after `_MAX_STARTS` failures, and is `gone`."""
+        for attempt in range(1, _MAX_STARTS + 1):
+            self._tell("loading", f"attempt {attempt}" if attempt > 1 else "")
+            self._engine = make_engine(self._config)
+            try:
+                self.submit(self._engine.start()).result()
+                break
+            except (EngineError, ConfigError) as error:
+                self._tell("failed", str(error))
+                self.submit(self._engine.kill()).result()
+                if attempt == _MAX_STARTS or isinstance(error, ConfigError):
+                    self.gone = error
+                    raise
+        self.generation += 1
+        self._traffic = Traffic()
+        self._watch = self.submit(self._watch_over(self.generation))
+        self._tell("ready", "")
+
+    def settled(self) -> EngineError | ConfigError | None:
+        """Waits while the engine is being replaced; the reason when it could not be."""
+        with self._replacing:
+            return self.gone
+
+    def replace(self, generation: int, error: EngineError) -> None:
+        """Kill the engine and start another, unless somebody else has. What cannot start leaves `gone`."""
+        with self._replacing:
+            if self.gone is not None or generation != self.generation:
+                return
+            self._tell("restarting", str(error))
+            if self._watch is not None:
+                self._watch.cancel()
+            self.submit(self._engine.kill()).result()
+            with suppress(EngineError, ConfigError):  # `gone` says it
+                self.start()
+
+    def submit(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    @contextmanager
+    def listening(self, losses: Losses) -> Iterator[None]:
+        """An engine that hangs takes its rows along without a word: `losses` is told."""
+        self._listeners.add(losses)
+        try:
+            yield
+        finally:
+            self._listeners.discard(losses)
+
+    async def generate(self, rendered: bytes, request_id: str, rank: int) -> bytes:
+        """On the engine's loop; raises as `Engine.generate`."""
+        traffic = self._traffic
+        traffic.entered += 1
+        try:
+            return await self._engine.generate(rendered, request_id, rank)
+        finally:
+            traffic.left += 1
+
+    async def _watch_over(self, generation: int) -> None:
+        timeout_s = self._config.engine.hang_timeout_s
+        try:
+            await until_silent(self._engine.ping, self._traffic, timeout_s)
+        except EngineError:
+            return  # it is dead, and so its rows say themselves
+        error = EngineError(f"the engine gave no sign of life for {timeout_s:g} s", code="engine_timeout")
+        self.lost[generation] = error
+        for losses in list(self._listeners):
+            losses.put(error)
+
+    def _tell(self, state: ReplicaState, detail: str) -> None:
+        engine = getattr(self, "_engine", None)
+        self._note(state, detail, engine.describe() if engine else {})
