@@ -65,8 +65,10 @@ def take_in(
     only: Collection[int] | None = None,
     urls: UrlPolicy = PERSONAL,
     say: Say = lambda _: None,
+    weigh: Callable[[Validation], None] = lambda _: None,
 ) -> Validation:
-    """Stage, index, validate and start a batch. Raises ArchiveError, BatchRefused, StorageError."""
+    """Stage, index, validate and start a batch. Raises ArchiveError, BatchRefused, StorageError. `weigh` may refuse
+    what is valid, by raising BatchRefused, before the batch starts."""
     folder.create()
     staged = stage(source, folder, config, say, urls)
     say("reading the index")
@@ -83,6 +85,7 @@ def take_in(
             only=only,
             progress=_Counting(say),
         )
+    weigh(checked)
     save(folder, index, checked)
     segment, errors = _failures_segment(batch_id, folder, checked)
     rows = shard_rows(config, checked)

@@ -23,6 +23,7 @@ from lsi_ray.archive.row_codes import bad_row, shown
 from lsi_ray.archive.row_limits import DEFAULT_ROW_LIMITS, RowLimits
 from lsi_ray.archive.row_table import Duplicate, RowTable, count_urls, duplicates, good, make_plan
 from lsi_ray.archive.rows import Request, parse_row, readable_custom_id
+from lsi_ray.archive.weight import most_tokens, prompt_bytes
 from lsi_ray.errors import BatchRefused, Finding, RowError
 
 MAX_FINDINGS = 1000
@@ -61,6 +62,10 @@ class Counts:
     media_files: int
     """Distinct files of the archive that rows refer to."""
     unused_files: int
+    prompt_bytes: int
+    """Of text, about: without `data:` URLs."""
+    max_tokens: int
+    """The most that all answers together may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +169,7 @@ class _Scan:
         self._used: set[str] = set()
         self._failures: list[RowFailure] = []
         self._messages: dict[str, str] = {}  # rows that fail alike share one string
+        self._prompt_bytes = self._max_tokens = 0
         self.rows = 0
         self.warnings: list[Finding] = []
 
@@ -179,6 +185,8 @@ class _Scan:
             self._fail(row_index, line.number, custom_id, error)
             return
         self._table.add(line, request)
+        self._prompt_bytes += prompt_bytes(request, line.length)
+        self._max_tokens += most_tokens(request, self._limits.max_tokens)
         self._models.add(request.body["model"], line.number)
 
     def finish(self, served: Collection[str] | None, strict: bool) -> Validation:
@@ -264,7 +272,9 @@ class _Scan:
 
     def _count(self, rows: NDArray[np.void]) -> Counts:
         images, videos = int(rows["images"].sum(dtype=np.int64)), int(rows["videos"].sum(dtype=np.int64))
-        return Counts(count_urls(rows), images, videos, len(self._used), len(self._media) - len(self._used))
+        unused = len(self._media) - len(self._used)
+        work = (self._prompt_bytes, self._max_tokens)
+        return Counts(count_urls(rows), images, videos, len(self._used), unused, *work)
 
 
 def _try(probe: Probe, kind: Kind, data: bytes) -> RowError | None:

@@ -105,9 +105,11 @@ def add_client_commands(app: typer.Typer, leave: Leave) -> None:
         batch_id: BatchArgument,
         failed_only: Annotated[bool, typer.Option("--failed-only", help="Only the rows that ended as errors.")] = False,
         source: Annotated[
-            str | None, typer.Option("--input", help="The input again (URLs are erased when a batch ends).")
+            str | None, typer.Option("--input", help="The input again; default: the same, if its URL is still good.")
         ] = None,
-        output: Annotated[str | None, typer.Option("--output", "-o", help="Where the new output goes.")] = None,
+        output: Annotated[
+            str | None, typer.Option("--output", "-o", help="Where the new output goes; default: the same place.")
+        ] = None,
         window: Annotated[str | None, typer.Option(help="Default: as it was.")] = None,
         url: UrlOption = None,
         json: JsonOption = False,

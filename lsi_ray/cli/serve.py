@@ -77,16 +77,16 @@ def _tell(console: Console, host: str, port: int, token: str | None, models: lis
     if token is not None:
         print(token, flush=True)
         console.print("the line above is the first token; it is shown this once (lsi token create makes others)")
+        console.print("  export LSI_TOKEN=...that line")
     console.print(f"serving {', '.join(models)} at {url}")
     console.print(f"  curl -s {url}/v1/inference/health")
-    shown = token or "$LSI_TOKEN"
     body = (
         f'{{"input_file_uri": "$INPUT_URL", "output_file_uri": "$OUTPUT_URL", "model_id": "{models[0]}", '
         '"endpoint": "/v1/chat/completions", "completion_window": "24h", "store": "s3"}'
     )
     escaped = body.replace('"', '\\"')
     console.print(
-        f"  curl -s {url}/v1/inference/batches -H 'Authorization: Bearer {shown}' "
+        f'  curl -s {url}/v1/inference/batches -H "Authorization: Bearer $LSI_TOKEN" '
         f'-H "Content-Type: application/json" -d "{escaped}"',
         markup=False,
         soft_wrap=True,

@@ -71,8 +71,14 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
+        """LedgerError `ledger_io` when the disk fails."""
         with self._mutex:
-            yield self._connection
+            try:
+                yield self._connection
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+                    raise
+                raise LedgerError("ledger_io", f"the ledger could not be read: {error}") from error
 
     def close(self) -> None:
         with self._mutex:

@@ -92,7 +92,14 @@ def m002_service(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX idempotency_by_time ON idempotency (at)")
 
 
-MIGRATIONS: tuple[Migration, ...] = (m001_initial, m002_service)
+def m003_admission(db: sqlite3.Connection) -> None:
+    # When validation began, and what it found a batch to weigh: rows to run, the most tokens they may give, media.
+    db.execute("ALTER TABLE service ADD COLUMN validation_begun_at REAL")
+    for column in ("planned_rows", "max_tokens", "media"):
+        db.execute(f"ALTER TABLE service ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
+
+
+MIGRATIONS: tuple[Migration, ...] = (m001_initial, m002_service, m003_admission)
 
 
 def migrate(db: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> list[str]:

@@ -18,7 +18,7 @@ from lsi_ray.ledger.database import Database
 from lsi_ray.ledger.ledger import Ledger
 from lsi_ray.ledger.positions import pack, unpack
 from lsi_ray.ledger.records import Batch
-from lsi_ray.ledger.service_records import File, Served, Submitted, Token
+from lsi_ray.ledger.service_records import BatchSize, File, Load, Request, Served, Submitted, Token
 from lsi_ray.ledger.states import BatchStatus
 
 
@@ -31,7 +31,7 @@ class ServiceLedger(Ledger):
             batch_id, created = submissions.submit(db, one, self._clock())
             return submissions.served(db, batches.find(db, batch_id)), created
 
-    def known_submission(self, one: Submitted) -> Served | None:
+    def known_submission(self, one: Request) -> Served | None:
         """What `submit` would give without making anything."""
         with self._database.reading() as db:
             batch_id = submissions.repeated(db, one, self._clock())
@@ -59,6 +59,21 @@ class ServiceLedger(Ledger):
         with self._database.reading() as db:
             rows = db.execute(f"{batches.SELECT} WHERE erased = 0 ORDER BY batch_no").fetchall()
             return tuple(batches.read(db, row) for row in rows)
+
+    def loads(self) -> tuple[Load, ...]:
+        """By age, what every batch that is validating or running has done and may need."""
+        with self._database.reading() as db:
+            return submissions.loads(db)
+
+    def has_waiting(self, model: str) -> bool:
+        """Whether a running batch of the model has a shard that nobody has leased; 30 us."""
+        with self._database.reading() as db:
+            row = db.execute(
+                "SELECT 1 FROM batches WHERE model = ? AND status = ? AND EXISTS"
+                " (SELECT 1 FROM shards WHERE shards.batch_no = batches.batch_no AND state = 0) LIMIT 1",
+                (model, BatchStatus.IN_PROGRESS),
+            ).fetchone()
+            return row is not None
 
     def session_model(self, session: int) -> str:
         with self._database.reading() as db:
@@ -121,8 +136,22 @@ class ServiceLedger(Ledger):
                 encoded = msgspec.json.encode((*said, warning)).decode()
                 submissions.change(db, row["batch_no"], warnings=encoded)
 
-    def set_prompt_bytes(self, batch_id: str, size: int) -> None:
-        self._change(batch_id, prompt_bytes=size)
+    def begin_validation(self, batch_id: str) -> None:
+        """Somebody looks into its input now; the first time counts."""
+        with self._database.transaction(durable=True) as db:
+            db.execute(
+                "UPDATE service SET validation_begun_at = ? WHERE batch_no = ? AND validation_begun_at IS NULL",
+                (self._clock(), batches.find(db, batch_id)["batch_no"]),
+            )
+
+    def set_size(self, batch_id: str, size: BatchSize) -> None:
+        self._change(
+            batch_id,
+            planned_rows=size.rows,
+            prompt_bytes=size.prompt_bytes,
+            max_tokens=size.max_tokens,
+            media=size.media,
+        )
 
     def set_output_files(self, batch_id: str, output: str | None, error: str | None) -> None:
         self._change(batch_id, output_file_id=output, error_file_id=error)
@@ -137,11 +166,6 @@ class ServiceLedger(Ledger):
             batch_no = batches.find(db, batch_id)["batch_no"]
             row = db.execute("SELECT failed_rows FROM service WHERE batch_no = ?", (batch_no,)).fetchone()
             return unpack(row["failed_rows"]) if row is not None and row["failed_rows"] is not None else None
-
-    def count_retry(self, batch_id: str) -> None:
-        with self._database.transaction(durable=True) as db:
-            batch_no = batches.find(db, batch_id)["batch_no"]
-            db.execute("UPDATE service SET retries = retries + 1 WHERE batch_no = ?", (batch_no,))
 
     def _change(self, batch_id: str, **columns: object) -> None:
         with self._database.transaction(durable=True) as db:
@@ -164,6 +188,12 @@ class ServiceLedger(Ledger):
         with self._database.reading() as db:
             now = self._clock()
             return files.select(db, owner, now, purpose=purpose, after=after, limit=limit, descending=descending)
+
+    def file_bytes(self, owner: str) -> int:
+        """Of all files of a caller."""
+        with self._database.reading() as db:
+            row = db.execute("SELECT coalesce(sum(bytes), 0) FROM files WHERE owner = ?", (owner,)).fetchone()
+            return int(row[0])
 
     def delete_file(self, owner: str, file_id: str) -> None:
         with self._database.transaction(durable=True) as db:

@@ -9,7 +9,7 @@ import msgspec
 
 from lsi_ray.errors import LedgerError
 from lsi_ray.ledger import batches, digest
-from lsi_ray.ledger.service_records import Served, ServiceState, Submitted
+from lsi_ray.ledger.service_records import BatchSize, Load, Request, Served, ServiceState, Submitted
 from lsi_ray.ledger.states import BatchStatus
 
 KEY_KEPT_S = 7 * 86400.0
@@ -18,33 +18,33 @@ _FRUITLESS = (BatchStatus.FAILED, BatchStatus.CANCELLED, BatchStatus.CANCELLING)
 
 def submit(db: sqlite3.Connection, one: Submitted, now: float) -> tuple[str, bool]:
     """The id of the batch there is, and whether it was made now."""
-    known = repeated(db, one, now)
+    known = repeated(db, one.request, now)
     if known is not None:
         return known, False
     batches.insert(db, one.new, now)
     batch_no = batches.find(db, one.new.batch_id)["batch_no"]
     warnings = msgspec.json.encode(one.warnings).decode()
-    db.execute(
-        "INSERT INTO service (batch_no, warnings, prompt_bytes) VALUES (?, ?, ?)",
-        (batch_no, warnings, one.prompt_bytes),
-    )
+    db.execute("INSERT INTO service (batch_no, warnings) VALUES (?, ?)", (batch_no, warnings))
+    if one.retry_root is not None:
+        root_no = batches.find(db, one.retry_root)["batch_no"]
+        db.execute("UPDATE service SET retries = retries + 1 WHERE batch_no = ?", (root_no,))
     db.execute("DELETE FROM idempotency WHERE at < ?", (now - KEY_KEPT_S,))
     db.execute(
         "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?, ?)",
-        (one.new.caller, _key(one), one.body, one.new.batch_id, now),
+        (one.new.caller, _key(one.request), one.body, one.new.batch_id, now),
     )
     return one.new.batch_id, True
 
 
-def _key(one: Submitted) -> str:
+def _key(one: Request) -> str:
     return f"key {one.key}" if one.key is not None else f"body {one.body}"
 
 
-def repeated(db: sqlite3.Connection, one: Submitted, now: float) -> str | None:
+def repeated(db: sqlite3.Connection, one: Request, now: float) -> str | None:
     """The batch that this request made before."""
     row = db.execute(
         "SELECT * FROM idempotency JOIN batches USING (batch_id) WHERE idempotency.caller = ? AND key = ?",
-        (one.new.caller, _key(one)),
+        (one.caller, _key(one)),
     ).fetchone()
     if row is None:
         return None
@@ -81,9 +81,32 @@ def state(db: sqlite3.Connection, row: sqlite3.Row) -> ServiceState:
         warnings=tuple(msgspec.json.decode(kept["warnings"])),
         output_file_id=kept["output_file_id"],
         error_file_id=kept["error_file_id"],
-        prompt_bytes=kept["prompt_bytes"],
         retries=kept["retries"],
+        validation_begun=kept["validation_begun_at"] is not None,
+        size=_size(kept),
     )
+
+
+def _size(row: sqlite3.Row) -> BatchSize:
+    return BatchSize(row["planned_rows"], row["prompt_bytes"], row["max_tokens"], row["media"])
+
+
+def loads(db: sqlite3.Connection) -> tuple[Load, ...]:
+    """By age, all batches that are validating or running."""
+    rows = db.execute(
+        "SELECT batch_id, model, caller, status, deadline, priority, rows_total, completed, failed,"
+        " prompt_tokens + completion_tokens AS tokens, planned_rows, prompt_bytes, max_tokens, media"
+        " FROM batches JOIN counts USING (batch_no) JOIN service USING (batch_no)"
+        " WHERE erased = 0 AND status IN (?, ?) ORDER BY batch_no",
+        (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS),
+    )
+    return tuple(_load(row) for row in rows.fetchall())
+
+
+def _load(row: sqlite3.Row) -> Load:
+    batch_id, model, caller, status, deadline, priority, total, completed, failed, tokens = row[:10]
+    counts = (total, completed, failed, tokens)
+    return Load(batch_id, model, caller, BatchStatus(status), deadline, priority, *counts, _size(row))
 
 
 def change(db: sqlite3.Connection, batch_no: int, **columns: object) -> None:

@@ -10,23 +10,30 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from lsi_ray.errors import Finding, LedgerError, LsiError
 from lsi_ray.ledger.records import Answers, Batch, CommitResult, LeaseAnswer, RowFailure, SegmentRef
 from lsi_ray.ledger.service_ledger import Accounts, ServiceLedger
-from lsi_ray.ledger.service_records import Served, Token
+from lsi_ray.ledger.service_records import BatchSize, Served, Token
 from lsi_ray.ledger.workdir import WorkDir
-from lsi_ray.service.backend import BatchView, Caller
+from lsi_ray.service.api.rates import RateLimiter
+from lsi_ray.service.backend import BatchView, Caller, WriteKind
+from lsi_ray.service.capacity import Capacity
 from lsi_ray.service.deploy import Deployment
 from lsi_ray.service.describe import view
 from lsi_ray.service.desk import Desk, sweep
+from lsi_ray.service.file_desk import FileDesk
+from lsi_ray.service.kept_urls import KeptUrls
 from lsi_ray.service.logs import log_lines
 from lsi_ray.service.metrics import Metrics
-from lsi_ray.service.models_state import Replicas, Work, model_state
+from lsi_ray.service.models_state import Replicas, Speeds, Work, model_state
 from lsi_ray.service.names import NAMESPACE, SERVICE
 from lsi_ray.service.supervisor import Supervisor
 from lsi_ray.service.webhooks import Outbox, poster
@@ -40,6 +47,7 @@ log = logging.getLogger(__name__)
 _TICK_S = 0.5
 _WEBHOOK_S = 1.0
 _MEASURE_S = 10.0
+_KEEP_S = 30.0
 
 
 class ServiceActor(ServiceLedger):
@@ -55,7 +63,8 @@ class ServiceActor(ServiceLedger):
         self._replicas = Replicas(work)
         self._metrics = Metrics()
         self._sessions: dict[int, str] = {}
-        self._work = Work(self, time.time)
+        self._work = Work(self, Speeds(work, deployment.models), time.time)
+        self._writes = RateLimiter(deployment.settings.api.rates, time.monotonic)
         self._wake = threading.Event()
         self._supervisor: Supervisor | None = None
         self._streams: Any = None
@@ -66,13 +75,17 @@ class ServiceActor(ServiceLedger):
         self._outbox = Outbox(
             work / "webhooks", poster(options), give_up_s=deployment.settings.keep.webhook_tries_s, clock=time.time
         )
+        admission = deployment.settings.admission
+        self._kept = KeptUrls(work, deployment.settings.keep.retry_s, time.time)
+        self._capacity = Capacity(self, admission, self._work, time.time)
+        self._files_desk = FileDesk(self, work, admission.max_file_bytes_per_caller)
         self._desk = Desk(
             self,
             self._work_dir,
             deployment,
             describe=self._describe,
-            claims=self._work.claims,
-            meter=self._work.meter,
+            capacity=self._capacity,
+            kept=self._kept,
             changed=self._changed,
             clock=time.time,
         )
@@ -83,7 +96,21 @@ class ServiceActor(ServiceLedger):
 
     def ask(self, name: str, caller: Caller, *args: Any, **kwargs: Any) -> Any:
         """A method of `Desk`."""
-        return getattr(self._desk, name)(caller, *args, **kwargs)
+        with _disk_faults():
+            return getattr(self._desk, name)(caller, *args, **kwargs)
+
+    def ask_files(self, name: str, caller: Caller, *args: Any, **kwargs: Any) -> Any:
+        """A method of `FileDesk`."""
+        with _disk_faults():
+            return getattr(self._files_desk, name)(caller, *args, **kwargs)
+
+    def write_wait_s(self, caller: str, kind: WriteKind) -> float:
+        """Here, because this is the one place that all replicas share."""
+        return self._writes.wait_s(caller, kind)
+
+    def weigh(self, batch_id: str, size: BatchSize) -> Finding | None:
+        """Asked by intakes, when a batch has been validated."""
+        return self._capacity.weigh(batch_id, size)
 
     def models(self) -> Any:
         return self._desk.models()
@@ -114,6 +141,7 @@ class ServiceActor(ServiceLedger):
 
     def open_session(self, model: str, *, crashed: bool = False) -> int:
         session = super().open_session(model, crashed=crashed)
+        self._work.meter(model).pause()
         self._sessions[session] = model
         return session
 
@@ -125,9 +153,9 @@ class ServiceActor(ServiceLedger):
             return answer if answer.leases else LeaseAnswer((), "wait")
         if answer.state != "idle":
             self._supervisor.busy(model)
-        elif self._supervisor.stays(model):
-            return LeaseAnswer((), "wait")
-        return answer
+            return answer
+        self._work.meter(model).pause()
+        return LeaseAnswer((), "wait") if self._supervisor.stays(model) else answer
 
     def commit(self, session: int, segment: SegmentRef, answers: Answers) -> CommitResult:
         begun = time.monotonic()
@@ -135,7 +163,7 @@ class ServiceActor(ServiceLedger):
         model = self._model_of(session)
         self._metrics.committed(model, answers, result, time.monotonic() - begun)
         if result.accepted:
-            self._work.answered(model, answers, result)
+            self._work.answered(model, answers, result, full=self.has_waiting(model))
             if self._supervisor is not None:
                 self._supervisor.answered(model)
         if result.batch_finished:
@@ -147,6 +175,7 @@ class ServiceActor(ServiceLedger):
 
     def forget_replicas_of(self, model: str) -> None:
         self._replicas.forget(model)
+        self._work.meter(model).pause()
 
     def replicas_of(self, model: str) -> Any:
         return self._replicas.of(model)
@@ -184,17 +213,21 @@ class ServiceActor(ServiceLedger):
             workers,
             self._streams,
             self._outbox,
+            self._kept,
             clock=time.time,
             ended=self._metrics.ended,
             stream_failed=self._metrics.stream_failed,
         )
-        measured_at = 0.0
+        measured_at, kept_at = 0.0, time.monotonic()
         while True:
             try:
                 self._supervisor.tick()
                 if time.monotonic() - measured_at > _MEASURE_S:
                     measured_at = time.monotonic()
                     self._measure()
+                if time.monotonic() - kept_at > _KEEP_S:
+                    kept_at = time.monotonic()
+                    self._work.keep_speeds()
             except Exception:  # the next tick starts from the ledger again; a supervisor that ended would help nobody
                 log.exception("the supervisor stumbled")
             self._ticked_at = time.time()
@@ -243,6 +276,17 @@ class ServiceActor(ServiceLedger):
             return view(served, state, (), None, None, now)
         speed = self._work.batch_meter(batch_id).recent(now)
         return view(served, state, self._work.claims(model), speed, self._work.position(batch_id), now)
+
+
+@contextmanager
+def _disk_faults() -> Iterator[None]:
+    """A full or broken disk, whoever meets it, is the ledger's own `ledger_io`."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, LsiError):
+            raise
+        raise LedgerError("ledger_io", f"the work dir: {error.strerror or type(error).__name__}") from error
 
 
 def _myself() -> Any:

@@ -23,6 +23,8 @@ from lsi_ray.storage.secret_url import SecretUrl
 
 Surface = Literal["lsi", "openai"]
 ResultKind = Literal["output", "error"]
+WriteKind = Literal["lsi_writes", "openai_writes"]
+"""The fields of `Rates` that limit them."""
 Item = TypeVar("Item", covariant=True)
 
 READ, WRITE = "read", "write"
@@ -95,9 +97,11 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A new batch from a terminal one. None: as it was; a window counts anew. `failed_only` runs the rows that ended
-    as errors; if the results went to a URL it needs a new `output_url`, else the good ones would be overwritten
-    (`output_url_required`)."""
+    """A new batch from a terminal one. None: as it was, if it is kept and good; a window counts anew.
+
+    `failed_only` runs the rows that ended as errors; if the results went to a URL it needs one of another object as
+    `output_url`, else the good ones would be overwritten (`output_url_required`).
+    """
 
     repeat: Repeat
     failed_only: bool = False
@@ -178,8 +182,8 @@ class ErrorCount:
 class BatchView:
     """Everything that either wire form shows. `times` says when each status was last entered.
 
-    `accepted`: nothing has looked into the input yet (LSI's first state). `input` and `output` describe URLs for
-    people, redacted; for files they are None and the ids are set.
+    `accepted`: nothing has looked into the input yet (LSI's first state). `started`: a row of it has been handed out to
+    be answered. `input` and `output` describe URLs for people, redacted; for files they are None and the ids are set.
     """
 
     id: str
@@ -192,6 +196,7 @@ class BatchView:
     deadline: float
     model: str | None = None
     accepted: bool = False
+    started: bool = False
     times: Mapping[str, float] = field(default_factory=dict)
     input: str | None = None
     input_file_id: str | None = None
@@ -272,6 +277,11 @@ class Page(Generic[Item]):
 class Backend(Protocol):
     async def authenticate(self, token: str) -> Caller | None: ...
 
+    async def write_wait_s(self, caller: Caller, kind: WriteKind) -> float:
+        """0: one more request that changes something is within the caller's rate, and was counted; else how long to
+        wait. Exact, however many replicas of the API ask."""
+        ...
+
     async def health(self) -> dict[str, Any]:
         """`status` is "ok" or what is wrong; nothing in it is a secret, it needs no token."""
 
@@ -293,7 +303,7 @@ class Backend(Protocol):
 
     async def retry(self, caller: Caller, batch_id: str, retry: Retry) -> tuple[BatchView, bool]:
         """The new batch and whether this call made it. Raises `not_retryable`, `retry_limit`, `output_url_required`,
-        `nothing_to_retry`."""
+        `url_expired` (of a kept URL), `nothing_to_retry`."""
 
     async def archive(self, caller: Caller, batch_id: str) -> None:
         """Hide a terminal batch from the list; `not_archivable` otherwise."""

@@ -46,6 +46,10 @@ class AdmissionSettings(_Section):
     """Estimated times are taken this much longer."""
     max_batches_per_caller: int = Field(default=1000, ge=1)
     """That are not terminal."""
+    max_rows_per_caller: int = Field(default=50_000_000, ge=1)
+    """To be answered, of all batches that are not terminal; what exceeds it is refused when it has been validated."""
+    max_file_bytes_per_caller: int = Field(default=1_000_000_000_000, ge=1)
+    """Of files of the Files API that are kept."""
 
 
 class Keeping(_Section):
@@ -54,6 +58,8 @@ class Keeping(_Section):
     files_s: float = Field(default=30 * 86400.0, ge=60)
     """How long files of the Files API live that say nothing else."""
     webhook_tries_s: float = Field(default=3 * 86400.0, ge=0)
+    retry_s: float = Field(default=86400.0, ge=0)
+    """How long the URLs of a batch that has ended are kept for a retry; nothing else of it is. 0: not at all."""
 
 
 class Deploy(_Section):
@@ -61,9 +67,9 @@ class Deploy(_Section):
     api: ApiSettings = ApiSettings()
     admission: AdmissionSettings = AdmissionSettings()
     keep: Keeping = Keeping()
-    intakes: int = Field(default=2, ge=1)
-    """Batches fetched and validated at once, in processes of their own."""
-    deliveries: int = Field(default=2, ge=1)
+    intakes: int = Field(default=4, ge=1)
+    """Batches fetched and validated at once, in processes of their own; one caller's take all but one at most."""
+    deliveries: int = Field(default=4, ge=1)
     max_retries: int = Field(default=2, ge=0)
     """Of one batch, as LSI has it."""
     cancel_delivery_s: float = Field(default=45.0, ge=1)
@@ -91,6 +97,8 @@ class Deployment:
 
     settings: Deploy
     models: dict[str, Served]
+    paths: bool = False
+    """Whether a caller's URL may be a path or s3://, with the rights of the service: in tests only."""
 
     def config(self, model: str) -> Config:
         return self.models[model].config
@@ -101,7 +109,7 @@ class Deployment:
 
     def check_kind(self, location: Location) -> None:
         """A path or an s3:// URL of a caller's would be opened with the rights of the service."""
-        if location.kind != "http" and self.settings.api.url_schemes != "http":
+        if location.kind != "http" and not self.paths:
             raise StorageError("destination_not_allowed", f"{location}: destination not allowed (not https)")
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lsi_ray.ledger.service_records import Served
+from lsi_ray.ledger import records
+from lsi_ray.ledger.service_records import Load, Served
 from lsi_ray.ledger.states import BatchStatus
 from lsi_ray.service.admission import Claim, claim, eta
 from lsi_ray.service.backend import BatchView, Counts, ErrorCount, Eta, Speed, Usage, Waiting
 from lsi_ray.service.speed import Meter
+
+_LINE = re.compile(r"Line ([1-9][0-9]{0,9}): ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,8 @@ def view(
         window=batch.window,
         deadline=batch.deadline or 0.0,
         model=batch.model or None,
-        accepted=batch.status == BatchStatus.VALIDATING and position is not None and position > 0,
+        accepted=batch.status == BatchStatus.VALIDATING and not state.validation_begun,
+        started=progress.rows_begun > 0 or progress.outstanding > 0,
         times=batch.times,
         input=batch.input or None,
         input_file_id=options.get("input_file_id"),
@@ -55,17 +60,22 @@ def view(
         speed=speed if batch.status == BatchStatus.IN_PROGRESS else None,
         eta=_eta(served, model, others, now),
         waiting=_waiting(served, model, position),
-        error_digest=tuple(
-            ErrorCount(one.code, one.rows, one.message, custom_id=one.custom_id) for one in served.errors
-        ),
+        error_digest=tuple(map(_error_count, served.errors)),
         warnings=state.warnings,
     )
 
 
+def _error_count(one: records.ErrorCount) -> ErrorCount:
+    """Error lines begin with the line of jobs.jsonl they are about (archive/lines.py)."""
+    found = _LINE.match(one.message)
+    return ErrorCount(one.code, one.rows, one.message, int(found[1]) if found else None, one.custom_id)
+
+
 def _eta(served: Served, model: ModelState, others: Sequence[Claim], now: float) -> Eta | None:
-    if served.batch.status not in (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS):
+    """None before validation has counted the work."""
+    if served.batch.status not in (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS) or not served.state.size.rows:
         return None
-    return eta(claim(served, model.meter), others, model.meter, model.start_s, now)
+    return eta(claim(Load.of(served), model.meter), others, model.meter, model.start_s, now)
 
 
 def _waiting(served: Served, model: ModelState, position: int | None) -> Waiting | None:
@@ -76,7 +86,8 @@ def _waiting(served: Served, model: ModelState, position: int | None) -> Waiting
         reason, _, message = notice.partition(": ")
         return Waiting(reason, message, position)
     if batch.status == BatchStatus.VALIDATING:
-        return Waiting("queued", "waits for others to be validated", position) if position else None
+        accepted = not served.state.validation_begun
+        return Waiting("queued", "waits for others to be validated", position) if accepted and position else None
     if batch.status != BatchStatus.IN_PROGRESS or progress.outstanding:
         return None
     if model.waiting is not None:

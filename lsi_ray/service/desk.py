@@ -1,4 +1,4 @@
-"""What callers ask of the service, answered from the ledger: batches and files, each only to its owner.
+"""What callers ask of the service about batches, answered from the ledger; each is only its owner's.
 
 A plain object; `Supervisor` does what is decided here. Secrets are written into the batch's folder before the batch is
 acknowledged; a folder that no batch names is swept when the service starts.
@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import suppress
 
 from lsi_ray.errors import LedgerError
-from lsi_ray.ledger.records import NewBatch
+from lsi_ray.ledger.records import Batch, NewBatch
 from lsi_ray.ledger.service_ledger import ServiceLedger
-from lsi_ray.ledger.service_records import File, Served, Submitted
+from lsi_ray.ledger.service_records import Request, Served, Submitted
 from lsi_ray.ledger.states import BatchStatus
-from lsi_ray.ledger.workdir import WorkDir
-from lsi_ray.service.admission import Claim, admit
+from lsi_ray.ledger.workdir import BatchDir, WorkDir
 from lsi_ray.service.backend import (
     BatchView,
     Caller,
-    FileView,
     ModelView,
     Page,
     Patch,
@@ -32,15 +30,18 @@ from lsi_ray.service.backend import (
     ServiceError,
     Submission,
 )
+from lsi_ray.service.capacity import Capacity
 from lsi_ray.service.deploy import Deployment
 from lsi_ray.service.describe import Describe
 from lsi_ray.service.file_store import FileStore
+from lsi_ray.service.kept_urls import KeptUrls
+from lsi_ray.service.not_found import as_not_found
 from lsi_ray.service.private import Private, upload_path
-from lsi_ray.service.speed import Meter
+from lsi_ray.service.retries import private_of, term_of
 
 
 class Desk:
-    """`claims(model)`: the work at hand of a model; `changed(batch_id)` is told of what should be looked at anew."""
+    """`changed(batch_id)` is told of what should be looked at anew."""
 
     def __init__(
         self,
@@ -49,8 +50,8 @@ class Desk:
         deployment: Deployment,
         *,
         describe: Describe,
-        claims: Callable[[str], list[Claim]],
-        meter: Callable[[str], Meter],
+        capacity: Capacity,
+        kept: KeptUrls,
         changed: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:
@@ -59,8 +60,9 @@ class Desk:
         self._deployment = deployment
         self._files = FileStore(work.path)
         self._describe = describe
-        self._claims = claims
-        self._meter = meter
+        self._capacity = capacity
+        self._kept = kept
+        self._mutex = threading.RLock()
         self._changed = changed
         self._clock = clock
         self._started_at = clock()
@@ -68,19 +70,20 @@ class Desk:
     # -- batches
 
     def submit(self, caller: Caller, asked: Submission) -> tuple[BatchView, bool]:
-        model = self._model(asked.model)
-        size = self._input_size(caller, asked.input_file_id)
-        options = {
-            "surface": asked.surface,
-            "endpoint": asked.endpoint,
-            "store": asked.store,
-            "input_file_id": asked.input_file_id,
-            "output_expires_after_s": asked.output_expires_after_s,
-        }
+        with self._mutex:
+            if (known := self._known(caller, asked.repeat)) is not None:
+                return self._describe(known), False
+            if asked.input_file_id is not None:
+                with as_not_found():
+                    self._ledger.file(caller.id, asked.input_file_id)
+            private = Private(asked.input_url, asked.output_url, asked.webhook)
+            return self._create(self._new(caller, asked), private, asked.repeat, asked.warnings)
+
+    def _new(self, caller: Caller, asked: Submission) -> NewBatch:
         now = self._clock()
-        new = NewBatch(
+        return NewBatch(
             batch_id=new_batch_id(now),
-            model=model,
+            model=self._model(asked.model),
             input=str(asked.input_url or ""),
             output=str(asked.output_url or ""),
             deadline=now + asked.window_s,
@@ -88,10 +91,14 @@ class Desk:
             priority=asked.priority,
             caller=caller.id,
             metadata=asked.metadata,
-            options=options,
+            options={
+                "surface": asked.surface,
+                "endpoint": asked.endpoint,
+                "store": asked.store,
+                "input_file_id": asked.input_file_id,
+                "output_expires_after_s": asked.output_expires_after_s,
+            },
         )
-        private = Private(asked.input_url, asked.output_url, asked.webhook)
-        return self._create(new, private, asked.repeat, asked.warnings, size)
 
     def get(self, caller: Caller, batch_id: str) -> BatchView:
         return self._describe(self._owned(caller, batch_id))
@@ -99,7 +106,7 @@ class Desk:
     def list(
         self, caller: Caller, *, limit: int, offset: int = 0, after_id: str | None = None, archived: bool = False
     ) -> Page[BatchView]:
-        with _as_not_found():
+        with as_not_found():
             found = self._ledger.page(caller.id, limit=limit + 1, offset=offset, after=after_id, archived=archived)
         return Page(tuple(self._describe(served) for served in found[:limit]), len(found) > limit)
 
@@ -112,89 +119,122 @@ class Desk:
         return self.get(caller, batch_id)
 
     def archive(self, caller: Caller, batch_id: str) -> None:
-        if not self._owned(caller, batch_id).batch.status.terminal:
+        batch = self._owned(caller, batch_id).batch
+        if not batch.status.terminal:
             raise ServiceError("not_archivable", f"{batch_id} has not ended: only a batch that has is archived")
         self._ledger.archive(batch_id)
+        self._kept.forget(batch_id, to_come=not batch.erased)
 
     def patch(self, caller: Caller, batch_id: str, patch: Patch) -> BatchView:
-        batch = self._owned(caller, batch_id).batch
-        if batch.status.terminal:
-            raise ServiceError("not_patchable", f"{batch_id} is {batch.status}: it has ended")
-        folder = self._work.batch(batch_id)
-        try:
-            private = Private.load(folder).with_urls(patch.input_url, patch.output_url)
-            private.save(folder)
+        with self._mutex:
+            served = self._owned(caller, batch_id)
+            batch = served.batch
+            if batch.status.terminal:
+                raise ServiceError("not_patchable", f"{batch_id} is {batch.status}: it has ended")
             deadline = batch.created_at + patch.window_s if patch.window_s is not None else None
-            self._ledger.reschedule(batch_id, deadline=deadline, window=patch.window, priority=patch.priority)
-            for warning in patch.warnings:
+            warnings = self._capacity.window(served, deadline) if deadline is not None else ()
+            try:
+                self._ledger.reschedule(batch_id, deadline=deadline, window=patch.window, priority=patch.priority)
+                self._change_urls(batch_id, patch)
+            except (FileNotFoundError, LedgerError) as error:
+                if isinstance(error, LedgerError) and error.code not in ("illegal_transition", "no_such_batch"):
+                    raise
+                raise ServiceError("not_patchable", f"{batch_id} has ended meanwhile") from error
+            for warning in (*patch.warnings, *warnings):
                 self._ledger.warn(batch_id, warning)
-        except LedgerError as error:
-            raise ServiceError("not_patchable", f"{batch_id} has ended meanwhile") from error
         self._changed(batch_id)
         return self.get(caller, batch_id)
 
+    def _change_urls(self, batch_id: str, patch: Patch) -> None:
+        """FileNotFoundError or LedgerError `no_such_batch` when the batch is erased."""
+        if patch.input_url is None and patch.output_url is None:
+            return
+        folder = self._work.batch(batch_id)
+        Private.load(folder).with_urls(patch.input_url, patch.output_url).save(folder)
+
     def retry(self, caller: Caller, batch_id: str, asked: Retry) -> tuple[BatchView, bool]:
-        served = self._owned(caller, batch_id)
-        old = served.batch
+        old = self._owned(caller, batch_id).batch
         if not old.status.terminal:
             raise ServiceError("not_retryable", f"{batch_id} is {old.status}: a retry begins when it has ended")
-        count = old.options.get("retry_count", 0) + 1
+        with self._mutex:
+            if (known := self._known(caller, asked.repeat)) is not None:
+                return self._describe(known), False
+            root_id = old.options.get("retry_root", batch_id)
+            new, private, warnings = self._retry_of(old, root_id, asked)
+            file_id = new.options["input_file_id"]
+            if file_id is not None:
+                with as_not_found("not_retryable"):
+                    self._ledger.file(caller.id, file_id)
+            made = self._create(new, private, asked.repeat, asked.warnings + warnings, retry_root=root_id)
+            self._kept.forget(batch_id, to_come=not old.erased)
+            return made
+
+    def _retry_of(self, old: Batch, root_id: str, asked: Retry) -> tuple[NewBatch, Private, tuple[str, ...]]:
+        count = max(self._ledger.served(root_id).state.retries, old.options.get("retry_count", 0)) + 1
         if count > self._deployment.settings.max_retries:
-            raise ServiceError("retry_limit", f"{batch_id} is the retry number {count - 1}, the last one")
-        input_file_id = None if asked.input_url else old.options.get("input_file_id")
-        private = Private(asked.input_url, asked.output_url, None, self._rows_to_retry(batch_id, asked))
-        self._check_retry_urls(served, asked, input_file_id)
+            raise ServiceError("retry_limit", f"{root_id} was retried {count - 1} times, the most there are")
         now = self._clock()
-        window_s = asked.window_s or (old.deadline or now) - old.created_at
+        private = private_of(old, asked, self._urls_of(old), self._rows_to_retry(old.batch_id, asked))
+        term = term_of(asked, private, asked.window_s or (old.deadline or now) - old.created_at, now)
+        changes = {
+            "input_file_id": None if private.input_url else old.options.get("input_file_id"),
+            "retry_of": old.batch_id,
+            "retry_root": root_id,
+            "retry_count": count,
+        }
         new = NewBatch(
             batch_id=new_batch_id(now),
             model=old.model,
-            input=str(asked.input_url or ""),
-            output=str(asked.output_url or ""),
-            deadline=now + window_s,
+            input=str(private.input_url or ""),
+            output=str(private.output_url or ""),
+            deadline=term.deadline,
             window=asked.window or old.window,
             priority=old.priority,
-            caller=caller.id,
+            caller=old.caller,
             metadata=old.metadata,
-            options={**old.options, "input_file_id": input_file_id, "retry_of": batch_id, "retry_count": count},
+            options=old.options | changes,
         )
-        return self._create(new, private, asked.repeat, asked.warnings, self._input_size(caller, input_file_id))
+        return new, private, term.warnings
+
+    def _urls_of(self, batch: Batch) -> Private:
+        """Of a batch that has ended, also in the moment before its folder goes."""
+        if not batch.erased:
+            with suppress(LedgerError):
+                return Private.load(self._work.batch(batch.batch_id))
+        return self._kept.get(batch.batch_id)
 
     def _rows_to_retry(self, batch_id: str, asked: Retry) -> tuple[int, ...] | None:
-        """Rows of the input, also when the batch was a retry of some of them itself."""
+        """Rows of the input, also when the batch was a retry of some of them itself; None: all."""
         if not asked.failed_only:
             return None
         failed = self._ledger.failed_rows(batch_id)
-        if failed is None:
-            return None
-        if not failed:
+        if failed is not None and not failed:
             raise ServiceError("nothing_to_retry", f"no row of {batch_id} has failed")
         return failed
 
-    def _check_retry_urls(self, served: Served, asked: Retry, input_file_id: str | None) -> None:
-        batch = served.batch
-        if asked.input_url is None and input_file_id is None:
-            message = f"the URLs of {batch.batch_id} were erased when it ended: give input_url and output_url again"
-            raise ServiceError("not_retryable", message, param="input_url")
-        if asked.output_url is None and batch.output:
-            message = "give an output_url: the old one was erased when the batch ended, and would be overwritten"
-            raise ServiceError("output_url_required", message, param="output_url")
+    def _known(self, caller: Caller, repeat: Repeat) -> Served | None:
+        """What a repeated request has made. It is answered before anything is refused: it was accepted once."""
+        return self._ledger.known_submission(Request(caller.id, repeat.fingerprint, repeat.key, repeat.within_s))
 
     def _create(
-        self, new: NewBatch, private: Private, repeat: Repeat, warnings: tuple[str, ...], prompt_bytes: int
+        self,
+        new: NewBatch,
+        private: Private,
+        repeat: Repeat,
+        warnings: tuple[str, ...],
+        *,
+        retry_root: str | None = None,
     ) -> tuple[BatchView, bool]:
-        submitted = Submitted(new, repeat.fingerprint, repeat.key, repeat.within_s, warnings, prompt_bytes)
-        # A repeated request is answered before anything is refused: it was accepted once.
-        if (known := self._ledger.known_submission(submitted)) is not None:
-            return self._describe(known), False
-        self._admit(new, prompt_bytes)
-        folder = self._work.batch(new.batch_id).create()
-        private.save(folder)
-        if (file_id := new.options.get("input_file_id")) is not None:
-            os.link(self._files.path(file_id), upload_path(folder))
+        """The mutex is held: limits are exact however many ask at once."""
+        warnings += self._capacity.submission(new)
+        submitted = Submitted(new, repeat.fingerprint, repeat.key, repeat.within_s, warnings, retry_root)
+        folder = self._work.batch(new.batch_id)
         try:
+            private.save(folder.create())
+            if (file_id := new.options.get("input_file_id")) is not None:
+                self._link_input(file_id, folder)
             served, created = self._ledger.submit(submitted)
-        except LedgerError:
+        except BaseException:
             self._work.erase_batch(new.batch_id)
             raise
         if not created:
@@ -202,17 +242,11 @@ class Desk:
         self._changed(served.batch.batch_id)
         return self._describe(served), created
 
-    def _admit(self, new: NewBatch, prompt_bytes: int) -> None:
-        settings = self._deployment.settings.admission
-        if self._ledger.count_alive(new.caller) >= settings.max_batches_per_caller:
-            raise ServiceError(
-                "too_many_batches", f"{settings.max_batches_per_caller} batches of yours have not ended yet"
-            )
-        if not settings.refuse or not new.model:
-            return
-        meter = self._meter(new.model)
-        one = Claim(new.batch_id, prompt_bytes / 4, new.deadline, new.priority)
-        admit(one, self._claims(new.model), meter, safety=settings.safety, now=self._clock())
+    def _link_input(self, file_id: str, folder: BatchDir) -> None:
+        try:
+            os.link(self._files.path(file_id), upload_path(folder))
+        except FileNotFoundError:
+            raise ServiceError("not_found", f"no file {file_id!r}") from None
 
     def _model(self, asked: str | None) -> str:
         """The model asked for, or the only one there is, or \"\": the rows say."""
@@ -225,40 +259,11 @@ class Desk:
         return asked
 
     def _owned(self, caller: Caller, batch_id: str) -> Served:
-        with _as_not_found():
+        with as_not_found():
             served = self._ledger.served(batch_id, caller.id)
             if "surface" not in served.batch.options:
                 raise LedgerError("no_such_batch", f"no batch {batch_id!r}")
             return served
-
-    # -- files
-
-    def _input_size(self, caller: Caller, file_id: str | None) -> int:
-        if file_id is None:
-            return 0
-        with _as_not_found():
-            return self._ledger.file(caller.id, file_id).bytes
-
-    def add_file(self, caller: Caller, file: File) -> FileView:
-        return file_view(self._ledger.add_file(replace(file, owner=caller.id)))
-
-    def file(self, caller: Caller, file_id: str) -> FileView:
-        with _as_not_found():
-            return file_view(self._ledger.file(caller.id, file_id))
-
-    def files(
-        self, caller: Caller, *, purpose: str | None, limit: int, after_id: str | None, descending: bool
-    ) -> Page[FileView]:
-        with _as_not_found():
-            found = self._ledger.files(
-                caller.id, purpose=purpose, after=after_id, limit=limit + 1, descending=descending
-            )
-        return Page(tuple(file_view(file) for file in found[:limit]), len(found) > limit)
-
-    def delete_file(self, caller: Caller, file_id: str) -> None:
-        with _as_not_found():
-            self._ledger.delete_file(caller.id, file_id)
-        self._files.delete(file_id)
 
     # -- models
 
@@ -267,20 +272,6 @@ class Desk:
             ModelView(name, served.settings.display_name or name, self._started_at, size=served.settings.size)
             for name, served in self._deployment.models.items()
         )
-
-
-@contextmanager
-def _as_not_found() -> Iterator[None]:
-    """What the ledger does not know, or gives to nobody else, in the API's words."""
-    try:
-        yield
-    except LedgerError as error:
-        unknown = error.code in ("no_such_batch", "no_such_file", "unsafe_name")
-        raise ServiceError("not_found" if unknown else error.code, error.message) from error
-
-
-def file_view(file: File) -> FileView:
-    return FileView(file.file_id, file.bytes, file.created_at, file.filename, file.purpose, expires_at=file.expires_at)
 
 
 def new_batch_id(now: float) -> str:

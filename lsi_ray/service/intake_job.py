@@ -10,19 +10,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from lsi_ray.archive.detect import HEAD_BYTES, detect
 from lsi_ray.archive.index import index_tar
 from lsi_ray.archive.jobs_lines import iter_lines
 from lsi_ray.archive.row_limits import RowLimits
 from lsi_ray.archive.strict_json import decode
 from lsi_ray.archive.tar_writer import TarWriter
+from lsi_ray.archive.validate import Validation
 from lsi_ray.batch_files import Staged
 from lsi_ray.config import Config
 from lsi_ray.errors import ArchiveError, BatchRefused, Finding, RowError
 from lsi_ray.intake import IntakeLedger, archive_limits, stage, take_in
 from lsi_ray.ledger.records import Batch
+from lsi_ray.ledger.service_records import BatchSize
 from lsi_ray.ledger.workdir import BatchDir, WorkDir, replacing
 from lsi_ray.service.deploy import Deployment
 from lsi_ray.service.private import Private
@@ -35,7 +35,10 @@ _LINES_LOOKED_AT = 100
 class IntakeJobLedger(IntakeLedger, Protocol):
     def batch(self, batch_id: str) -> Batch: ...
     def set_model(self, batch_id: str, model: str) -> None: ...
-    def set_prompt_bytes(self, batch_id: str, size: int) -> None: ...
+    def weigh(self, batch_id: str, size: BatchSize) -> Finding | None:
+        """Why the batch is refused, now that its size is known; None: it may run."""
+        ...
+
     def warn(self, batch_id: str, warning: str) -> None: ...
 
 
@@ -63,10 +66,17 @@ def take_in_batch(batch_id: str, work: WorkDir, deployment: Deployment, ledger: 
         deployment.config(model),
         only=frozenset(private.only) if private.only is not None else None,
         urls=deployment.urls,
+        weigh=lambda checked: _weigh(batch_id, checked, ledger),
     )
-    ledger.set_prompt_bytes(batch_id, int(checked.plan["length"].sum(dtype=np.int64)))
     for warning in checked.warnings[:20]:
         ledger.warn(batch_id, warning.message)
+
+
+def _weigh(batch_id: str, checked: Validation, ledger: IntakeJobLedger) -> None:
+    counts = checked.counts
+    size = BatchSize(len(checked.plan), counts.prompt_bytes, counts.max_tokens, counts.images + counts.videos)
+    if (finding := ledger.weigh(batch_id, size)) is not None:
+        raise BatchRefused([finding])
 
 
 def _wrap_jobs(source: Location, folder: BatchDir) -> None:

@@ -1,9 +1,14 @@
-"""What the service knows of its models beside the ledger: replicas, speed, work at hand. It may all be forgotten."""
+"""What the service knows of its models beside the ledger: replicas, speeds, work at hand.
+
+It may all be forgotten; speeds are kept in the work dir, because admission and ETAs are blind without them.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -15,8 +20,9 @@ from lsi_ray.ledger.turns import urgency
 from lsi_ray.ledger.workdir import atomic_write
 from lsi_ray.service.admission import Claim, claim
 from lsi_ray.service.backend import Waiting
+from lsi_ray.service.deploy import Served
 from lsi_ray.service.describe import ModelState
-from lsi_ray.service.speed import Meter
+from lsi_ray.service.speed import Measured, Meter
 from lsi_ray.stream.ports import Replica, ReplicaState
 
 _CLAIMS_S = 2.0
@@ -55,31 +61,75 @@ class Replicas:
         return Replica(name, state, detail, engine, time.time())
 
 
+class _Kept(msgspec.Struct):
+    """`config`: a digest of the model's config; a speed of another one says nothing."""
+
+    config: str
+    measured: Measured
+
+
+class Speeds:
+    """What was measured of each model, in `<work>/speeds.json`."""
+
+    def __init__(self, work: Path, models: Mapping[str, Served]) -> None:
+        self._path = work / "speeds.json"
+        self._configs = {model: _digest(served) for model, served in models.items()}
+        self._kept: dict[str, _Kept] = {}
+        if self._path.exists():
+            with suppress(msgspec.MsgspecError):  # of another version: it is measured anew
+                self._kept = msgspec.json.decode(self._path.read_bytes(), type=dict[str, _Kept])
+
+    def meter(self, model: str) -> Meter:
+        kept = self._kept.get(model)
+        return Meter(kept.measured if kept is not None and kept.config == self._configs.get(model) else None)
+
+    def keep(self, meters: Mapping[str, Meter]) -> None:
+        """Durable on return; writes only what has changed."""
+        found = {
+            model: _Kept(self._configs[model], meter.measured())
+            for model, meter in meters.items()
+            if model in self._configs and meter.tokens_per_row() is not None
+        }
+        if found != {model: self._kept.get(model) for model in found}:
+            self._kept |= found
+            atomic_write(self._path, msgspec.json.encode(self._kept))
+
+
+def _digest(served: Served) -> str:
+    return hashlib.sha256(served.config.model_dump_json().encode()).hexdigest()
+
+
 class Work:
     """The meters, and the claims of the batches at hand, read from the ledger every two seconds at most."""
 
-    def __init__(self, ledger: ServiceLedger, clock: Callable[[], float]) -> None:
+    def __init__(self, ledger: ServiceLedger, speeds: Speeds, clock: Callable[[], float]) -> None:
         self._ledger = ledger
+        self._speeds = speeds
         self._clock = clock
         self._models: dict[str, Meter] = {}
         self._batches: dict[str, Meter] = {}
         self._claims: dict[str, list[Claim]] = {}
-        self._queue: list[str] = []
+        self._places: dict[str, int] = {}
         self._read_at = -_CLAIMS_S
 
     def meter(self, model: str) -> Meter:
-        return self._models.setdefault(model, Meter())
+        if model not in self._models:
+            self._models.setdefault(model, self._speeds.meter(model))
+        return self._models[model]
+
+    def keep_speeds(self) -> None:
+        self._speeds.keep(dict(self._models))
 
     def batch_meter(self, batch_id: str) -> Meter:
         return self._batches.setdefault(batch_id, Meter())
 
-    def answered(self, model: str, answers: Answers, result: CommitResult) -> int:
-        """The tokens of the rows that were taken, about."""
-        tokens = sum(answers.prompt_tokens) + sum(answers.completion_tokens)
-        tokens = tokens * result.accepted // max(len(answers.positions), 1)
+    def answered(self, model: str, answers: Answers, result: CommitResult, *, full: bool) -> None:
+        """`full`: rows of the model were waiting. Of rows that were not all taken, the tokens are counted in part."""
+        part = result.accepted / max(len(answers.positions), 1)
+        completion = int(sum(answers.completion_tokens) * part)
+        tokens = int(sum(answers.prompt_tokens) * part) + completion
         for meter in (self.meter(model), self.batch_meter(answers.batch_id)):
-            meter.add(result.accepted, tokens, self._clock())
-        return tokens
+            meter.add(result.accepted, tokens, self._clock(), completion=completion, full=full)
 
     def forget(self, batch_id: str) -> None:
         self._batches.pop(batch_id, None)
@@ -87,8 +137,9 @@ class Work:
     def stale(self) -> None:
         self._read_at = -_CLAIMS_S
 
-    def claims(self, model: str) -> list[Claim]:
-        self._refresh()
+    def claims(self, model: str, *, fresh: bool = False) -> list[Claim]:
+        """`fresh`: as of now, for decisions."""
+        self._refresh(fresh)
         return self._claims.get(model, [])
 
     def position(self, batch_id: str) -> int | None:
@@ -96,26 +147,22 @@ class Work:
         self._refresh()
         return self._places.get(batch_id)
 
-    def _refresh(self) -> None:
+    def _refresh(self, fresh: bool = False) -> None:
+        """Threads may do it side by side; each puts whole new tables in the place of the old ones."""
         now = self._clock()
-        if now - self._read_at < _CLAIMS_S:
+        if not fresh and now - self._read_at < _CLAIMS_S:
             return
-        self._read_at = now
         claims: dict[str, list[Claim]] = {}
         validating: list[str] = []
-        for batch in self._ledger.unfinished():
-            if batch.status == BatchStatus.VALIDATING:
-                validating.append(batch.batch_id)
-            if batch.status in (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS):
-                served = self._ledger.served(batch.batch_id)
-                claims.setdefault(batch.model, []).append(claim(served, self.meter(batch.model)))
+        for load in self._ledger.loads():
+            if load.status == BatchStatus.VALIDATING:
+                validating.append(load.batch_id)
+            claims.setdefault(load.model, []).append(claim(load, self.meter(load.model)))
         for model in claims:
             claims[model].sort(key=lambda one: (urgency(one.deadline, now), -one.priority, one.deadline or 0.0))
-        self._claims = claims
-        self._places = {one.batch_id: place for ordered in claims.values() for place, one in enumerate(ordered)}
-        self._places |= {batch_id: place for place, batch_id in enumerate(validating)}
-
-    _places: dict[str, int] = {}  # noqa: RUF012 - replaced as a whole, never changed
+        places = {one.batch_id: place for ordered in claims.values() for place, one in enumerate(ordered)}
+        places |= {batch_id: place for place, batch_id in enumerate(validating)}
+        self._claims, self._places, self._read_at = claims, places, now
 
 
 def model_state(

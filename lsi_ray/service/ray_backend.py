@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,7 @@ from lsi_ray.service.backend import (
     ServiceError,
     Submission,
     Upload,
+    WriteKind,
 )
 from lsi_ray.service.deploy import Deployment
 from lsi_ray.service.file_store import FileStore, new_file_id
@@ -61,6 +63,10 @@ class RayBackend:
             self._tokens.clear()
         self._tokens[token] = (time.monotonic() + _TOKEN_CACHED_S, caller)
         return caller
+
+    async def write_wait_s(self, caller: Caller, kind: WriteKind) -> float:
+        wait_s: float = await self._call("write_wait_s", caller.id, kind)
+        return wait_s
 
     async def health(self) -> dict[str, Any]:
         health: dict[str, Any] = await self._call("health")
@@ -117,31 +123,36 @@ class RayBackend:
     # -- files
 
     async def create_file(self, caller: Caller, upload: Upload) -> FileView:
-        temporary, file = self._files.begin()
-        try:
-            async for chunk in upload.chunks:
-                await asyncio.to_thread(file.write, chunk)
-            file_id = new_file_id()
-            size = await asyncio.to_thread(self._files.finish, temporary, file, file_id)
-        except BaseException:
-            self._files.abandon(temporary, file)
-            raise
+        file_id = new_file_id()
+        with _disk_faults():
+            size = await self._store(upload.chunks, file_id)
         now = time.time()
         lifetime = upload.expires_after_s or self._deployment.settings.keep.files_s
         record = File(file_id, caller.id, upload.filename, size, upload.purpose, now, now + lifetime)
-        view: FileView = await self._ask("add_file", caller, record)
+        view: FileView = await self._call("ask_files", "add", caller, record)
         return view
+
+    async def _store(self, chunks: AsyncIterator[bytes], file_id: str) -> int:
+        temporary, file = self._files.begin()
+        try:
+            async for chunk in chunks:
+                await asyncio.to_thread(file.write, chunk)
+            return await asyncio.to_thread(self._files.finish, temporary, file, file_id)
+        except BaseException:
+            with suppress(OSError):  # what cannot be written may be in its buffer still
+                self._files.abandon(temporary, file)
+            raise
 
     async def files(
         self, caller: Caller, *, purpose: str | None, limit: int, after_id: str | None, descending: bool = True
     ) -> Page[FileView]:
-        page: Page[FileView] = await self._ask(
-            "files", caller, purpose=purpose, limit=limit, after_id=after_id, descending=descending
+        page: Page[FileView] = await self._call(
+            "ask_files", "list", caller, purpose=purpose, limit=limit, after_id=after_id, descending=descending
         )
         return page
 
     async def file(self, caller: Caller, file_id: str) -> FileView:
-        view: FileView = await self._ask("file", caller, file_id)
+        view: FileView = await self._call("ask_files", "get", caller, file_id)
         return view
 
     async def file_content(self, caller: Caller, file_id: str) -> FileContent:
@@ -153,7 +164,7 @@ class RayBackend:
         return FileContent(view.filename, view.bytes, _chunks(iter(lambda: opened.read(_CHUNK), b""), opened.close))
 
     async def delete_file(self, caller: Caller, file_id: str) -> None:
-        await self._ask("delete_file", caller, file_id)
+        await self._call("ask_files", "delete", caller, file_id)
 
     # -- the actor
 
@@ -173,6 +184,16 @@ class RayBackend:
             raise
         except RayActorError as error:
             raise ServiceError("unavailable", "the service is being restarted") from error
+
+
+@contextmanager
+def _disk_faults() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, LsiError):
+            raise
+        raise ServiceError("unavailable", "the service cannot write to its disk now", retry_after_s=10) from error
 
 
 async def _chunks(pieces: Iterator[bytes], close: Any) -> AsyncIterator[bytes]:

@@ -13,7 +13,9 @@ forget: what runs, when something may be tried again, and since when a stream is
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
@@ -25,13 +27,15 @@ from lsi_ray.ledger.service_ledger import ServiceLedger
 from lsi_ray.ledger.states import BatchStatus
 from lsi_ray.ledger.workdir import WorkDir
 from lsi_ray.service.deploy import Deployment
+from lsi_ray.service.file_store import FileStore
+from lsi_ray.service.kept_urls import KeptUrls
 from lsi_ray.service.private import Private
+from lsi_ray.service.retry_times import RetryTimes
 from lsi_ray.service.webhooks import Outbox
 
 log = logging.getLogger(__name__)
 
 Kind = Literal["intake", "delivery"]
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 2.0, 300.0
 _LOST_INTAKES = 5
 _HOUSEKEEPING_S = 60.0
 
@@ -75,28 +79,6 @@ class Streams(Protocol):
         ...
 
 
-class Retries:
-    """When something may be tried again: waits that double while it fails."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._failures: dict[object, int] = {}
-        self._not_before: dict[object, float] = {}
-
-    def due(self, key: object) -> bool:
-        return self._not_before.get(key, 0.0) <= self._clock()
-
-    def failed(self, key: object) -> int:
-        """The number of failures in a row, this one included."""
-        count = self._failures[key] = self._failures.get(key, 0) + 1
-        self._not_before[key] = self._clock() + min(_FIRST_WAIT_S * 2.0 ** (count - 1), _LONGEST_WAIT_S)
-        return count
-
-    def forget(self, key: object) -> None:
-        self._failures.pop(key, None)
-        self._not_before.pop(key, None)
-
-
 class Supervisor:
     def __init__(
         self,
@@ -106,6 +88,7 @@ class Supervisor:
         workers: Workers,
         streams: Streams,
         outbox: Outbox,
+        kept: KeptUrls,
         *,
         clock: Callable[[], float],
         ended: Callable[[Batch], None] = lambda _: None,
@@ -120,11 +103,13 @@ class Supervisor:
         self._workers = workers
         self._streams = streams
         self._outbox = outbox
+        self._kept = kept
         self._clock = clock
-        self._retries = Retries(clock)
+        self._retries = RetryTimes(clock)
         self._crashed: dict[str, bool] = {}
         self._idle_since: dict[str, float] = {}
         self._let_go: set[str] = set()
+        self._callers: dict[str, str] = {}
         self._housekeeping_at = 0.0
         self.stream_failures: dict[str, str] = {}
         self.no_room: frozenset[str] = frozenset()
@@ -135,7 +120,8 @@ class Supervisor:
         for job in self._workers.finished():
             self._guarded(job.batch_id, partial(self._finished, job))
         batches = self._ledger.unfinished()
-        for batch in sorted(batches, key=lambda batch: batch.status != BatchStatus.CANCELLING):
+        self._callers = {batch.batch_id: batch.caller for batch in batches}
+        for batch in _in_turn(batches):
             self._guarded(batch.batch_id, partial(self._step, batch))
         self._run_streams({batch.model for batch in batches if batch.status == BatchStatus.IN_PROGRESS})
         if self._clock() >= self._housekeeping_at:
@@ -163,13 +149,15 @@ class Supervisor:
             act()
         except (LsiError, OSError) as error:
             log.error("batch %s: %s: %s", batch_id, type(error).__name__, error)
+        except Exception:  # a bug that one batch brings out must not stop all the others, at every tick anew
+            log.exception("batch %s", batch_id)
 
     # -- batches
 
     def _step(self, batch: Batch) -> None:
         match batch.status:
             case BatchStatus.VALIDATING:
-                self._want("intake", batch.batch_id)
+                self._want("intake", batch)
             case BatchStatus.FINALIZING | BatchStatus.CANCELLING:
                 self._workers.stop("intake", batch.batch_id)
                 self._finish(batch)
@@ -189,7 +177,7 @@ class Supervisor:
             message = "the results could not be delivered as long as they are kept"
             self._ledger.fail_batch(batch.batch_id, [Finding("output_undeliverable", message)])
         else:
-            self._want("delivery", batch.batch_id)
+            self._want("delivery", batch)
 
     def _since(self, batch: Batch) -> float:
         return self._clock() - batch.times[batch.status]
@@ -199,27 +187,32 @@ class Supervisor:
         assert batch.outcome is not None
         self._ledger.deliver(batch.batch_id, batch.outcome)
 
-    def _want(self, kind: Kind, batch_id: str) -> None:
-        running = self._workers.running()
-        if (kind, batch_id) in running or not self._retries.due((kind, batch_id)):
+    def _want(self, kind: Kind, batch: Batch) -> None:
+        running, key = self._workers.running(), (kind, batch.batch_id)
+        if key in running or not self._retries.due(key):
             return
         settings = self._deployment.settings
         slots = settings.intakes if kind == "intake" else settings.deliveries
-        if sum(other == kind for other, _ in running) < slots:
-            self._workers.start(kind, batch_id)
+        busy = [self._callers.get(batch_id) for other, batch_id in running if other == kind]
+        # One caller never has all slots: storage that trickles holds one for hours.
+        if len(busy) >= slots or (slots > 1 and busy.count(batch.caller) >= slots - 1):
+            return
+        if kind == "intake":
+            self._ledger.begin_validation(batch.batch_id)
+        self._workers.start(kind, batch.batch_id)
 
     def _clean(self, batch: Batch) -> None:
-        """Repeatable at every point: the event before the secret that signs it goes, the record last."""
+        """Repeatable at every point: the event before the secret that signs it goes, the record last. Of the user's
+        only the URLs are kept on, for a retry."""
         folder = self._work.batch(batch.batch_id)
         for kind in ("intake", "delivery"):
             self._workers.stop(kind, batch.batch_id)
             self._retries.forget((kind, batch.batch_id))
-        try:
-            webhook = Private.load(folder).webhook
-        except LedgerError:
-            webhook = None
-        if webhook is not None:
-            self._outbox.put(batch.batch_id, batch.status, webhook)
+        with suppress(LedgerError):  # it was here before
+            private = Private.load(folder)
+            if private.webhook is not None:
+                self._outbox.put(batch.batch_id, batch.status, private.webhook)
+            self._kept.put(batch.batch_id, private)
         self._work.erase_batch(batch.batch_id)
         self._ledger.notice(batch.batch_id, "")
         self._ledger.erase(batch.batch_id)
@@ -252,6 +245,9 @@ class Supervisor:
                 self._ledger.fail_batch(batch.batch_id, [Finding("internal_error", message)])
         elif isinstance(job.error, StorageError) and job.error.transient:
             self._ledger.notice(batch.batch_id, f"input_url: {job.error.message}")
+        elif job.error.code == "input_url_expired":  # while the batch waited for its turn: no fault of its input
+            said = f"{job.error.message}; PATCH the batch with a fresh input_url, and it goes on"
+            self._ledger.notice(batch.batch_id, f"input_url: {said}")
         elif not isinstance(job.error, LedgerError):
             self._ledger.fail_batch(batch.batch_id, findings_of(job.error))
 
@@ -295,13 +291,25 @@ class Supervisor:
     def _make_room(self) -> None:
         """A model that waits for GPUs takes those of a stream that only keeps its engines loaded."""
         if self.no_room:
-            self._let_go |= {model for model in self._idle_since if model in self._streams.running()}
+            running = self._streams.running()
+            self._let_go |= {
+                model for model in list(self._idle_since) if model in running
+            }  # leases change it meanwhile
 
     # -- housekeeping
 
     def _housekeeping(self) -> None:
-        from lsi_ray.service.file_store import FileStore
-
+        self._kept.sweep()
         store = FileStore(self._work.path)
         for file_id in self._ledger.expire_files():
             store.delete(file_id)
+
+
+def _in_turn(batches: Iterable[Batch]) -> list[Batch]:
+    """Those that are being cancelled first; then each caller's oldest, each one's second, and so on."""
+    seen = Counter[tuple[str, BatchStatus]]()
+    turns: list[tuple[bool, int, Batch]] = []
+    for batch in batches:
+        turns.append((batch.status != BatchStatus.CANCELLING, seen[batch.caller, batch.status], batch))
+        seen[batch.caller, batch.status] += 1
+    return [batch for _, _, batch in sorted(turns, key=lambda turn: turn[:2])]

@@ -20,7 +20,7 @@ from lsi_ray.sample import write_sample
 
 DEPLOY = """
 models: [{config: tiny.yaml, idle_timeout_s: 600}]
-api: {url_schemes: http, rates: {lsi_writes: {per_second: 100, burst: 100}}}
+api: {url_schemes: http, url_private: true, rates: {lsi_writes: {per_second: 100, burst: 100}}}
 """
 
 

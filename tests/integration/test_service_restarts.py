@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -13,7 +14,8 @@ engine: {type: simulated, max_num_seqs: 64, tokens_per_second: 40}
 """
 DEPLOY = """
 models: [{config: sim.yaml, idle_timeout_s: 600}]
-api: {url_schemes: http, rates: {lsi_writes: {per_second: 100, burst: 100}}}
+api: {url_schemes: http, url_private: true, rates: {lsi_writes: {per_second: 100, burst: 100}}}
+admission: {refuse: false}
 """
 
 
@@ -109,6 +111,16 @@ def test_an_output_url_that_is_refused_is_patched(service, storage):
     assert len(delivered(storage.objects["/patched-anew.out"])[0]) == 10
 
 
+def test_a_retry_without_a_body_runs_on_the_old_urls(service, storage):
+    batch_id = service.submit(storage, "retried", 10)
+    service.wait(batch_id, "completed")
+    answers = [service.call("POST", f"/v1/inference/batches/{batch_id}/retry") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200], answers[0].text
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    service.wait(answers[0].json()["id"], "completed")
+    assert len(storage.puts["/retried.out"]) == 2
+
+
 def test_all_of_ray_may_die(service, storage):
     batch_id = service.submit(storage, "survivor", 1500)
     other = service.submit(storage, "queued", 64)
@@ -123,7 +135,12 @@ def test_all_of_ray_may_die(service, storage):
 
 
 def test_nothing_of_the_users_stays(service):
-    """Last: every batch of this module has ended."""
+    """Last: every batch of this module has ended. Its two URLs are kept for a retry, and go with an archived batch."""
+    for path in (service.work / "ended").iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert set(json.loads(path.read_bytes())) == {"input_url", "output_url"}
+        for token in (service.token, service.new_token("other")):
+            service.call("POST", f"/v1/inference/batches/{path.stem}/archive", token=token)
     for path in service.work.rglob("*"):
         if path.is_file():
             data = path.read_bytes()

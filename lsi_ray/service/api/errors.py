@@ -18,6 +18,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from lsi_ray.errors import BatchRefused, Finding, LsiError
+from lsi_ray.service.api.wire_names import in_wire_words, wire_name
 from lsi_ray.storage.redact import redact
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ _STATE = Rule(409, "conflict")
 _BUSY = Rule(429, "service_unavailable", "rate_limit_error", again=True, retry_after_s=1)
 _FULL = Rule(429, "service_unavailable", "rate_limit_error", retry_after_s=600)
 _DOWN = Rule(503, "service_unavailable", "server_error", again=True, retry_after_s=2)
+_DISK_S = 10.0
 
 RULES: dict[str, Rule] = {
     # the request is wrong
@@ -115,18 +117,19 @@ class Refusal:
         return RULES[self.code]
 
 
-# The records' names of fields whose name on the wire is another one.
-_WIRE_NAMES: dict[str | None, str] = {"input_url": "input_file_uri", "output_url": "output_file_uri"}
 _LSI_NAMES: dict[str | None, str] = {"model": "model_id"}
 
 
 def refusal_of(error: LsiError) -> Refusal:
+    if error.code == "ledger_io":
+        log_fault("the ledger cannot be written", error)
+        return Refusal("unavailable", "The service cannot write to its disk now", retry_after_s=_DISK_S)
     if error.code not in RULES:
         log_fault(f"unmapped error code {error.code}", error)
         return INTERNAL
     param, retry_after_s = getattr(error, "param", None), getattr(error, "retry_after_s", None)
     findings = error.findings if isinstance(error, BatchRefused) else ()
-    return Refusal(error.code, redact(error.message), findings, _WIRE_NAMES.get(param, param), retry_after_s)
+    return Refusal(error.code, redact(in_wire_words(error.message)), findings, wire_name(param), retry_after_s)
 
 
 def log_fault(what: str, error: Exception) -> None:

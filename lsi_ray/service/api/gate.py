@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lsi_ray.errors import LsiError
 from lsi_ray.service.api.errors import INTERNAL, Refusal, log_fault, refusal_of, respond
-from lsi_ray.service.api.rates import READING, RateLimiter
+from lsi_ray.service.api.rates import READING, RateLimiter, write_kind
 from lsi_ray.service.api.settings import ApiSettings
 from lsi_ray.service.backend import READ, WRITE, Backend, Caller, ServiceError
 
@@ -46,7 +46,7 @@ class Gate:
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] not in OPEN_PATHS:
             caller = await self._caller(scope)
-            self._check_rate(caller, scope)
+            await self._check_rate(caller, scope)
             scope.setdefault("state", {})["caller"] = caller
         if (scope["method"], scope["path"]) not in UPLOADS:
             receive = await self._with_body(scope, receive)
@@ -68,8 +68,11 @@ class Gate:
             raise ServiceError("forbidden", f"This token lacks the scope {needed!r}")
         return caller
 
-    def _check_rate(self, caller: Caller, scope: Scope) -> None:
-        wait_s = self._limiter.wait_s(caller.id, scope["method"], scope["path"])
+    async def _check_rate(self, caller: Caller, scope: Scope) -> None:
+        if scope["method"] in READING:
+            wait_s = self._limiter.wait_s(caller.id, "reads")
+        else:
+            wait_s = await self._backend.write_wait_s(caller, write_kind(scope["path"]))
         if wait_s:
             raise ServiceError("rate_limited", "Too many requests: slow down", retry_after_s=wait_s)
 

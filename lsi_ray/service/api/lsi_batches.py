@@ -10,7 +10,7 @@ from pydantic import Discriminator, Tag
 
 from lsi_ray.service.api import lsi_wire as wire
 from lsi_ray.service.api import operations
-from lsi_ray.service.api.changes import PatchRequest, RetryRequest
+from lsi_ray.service.api.changes import PATCH, RETRY, PatchRequest, RetryRequest
 from lsi_ray.service.api.context import BEARER, Api, ApiOf, BatchId, CallerOf, IdempotencyKey
 from lsi_ray.service.api.errors import LSI_PREFIX
 from lsi_ray.service.api.repeats import repeat_of
@@ -86,9 +86,8 @@ async def get_batch(api: ApiOf, caller: CallerOf, batch_id: BatchId) -> wire.Lsi
     return wire.batch_of(await api.backend.get(caller, batch_id))
 
 
-@guarded.patch("/batches/{batch_id}", response_model_exclude_none=True)
+@guarded.patch("/batches/{batch_id}", description=PATCH, response_model_exclude_none=True)
 async def patch_batch(api: ApiOf, caller: CallerOf, batch_id: BatchId, body: PatchRequest) -> wire.LsiBatch:
-    """Change the window, the priority, or the URLs of a batch that has not ended."""
     return wire.batch_of(await operations.patch(api, caller, batch_id, body))
 
 
@@ -98,7 +97,7 @@ async def cancel_batch(api: ApiOf, caller: CallerOf, batch_id: BatchId) -> wire.
     return wire.batch_of(await api.backend.cancel(caller, batch_id))
 
 
-@guarded.post("/batches/{batch_id}/retry", response_model_exclude_none=True)
+@guarded.post("/batches/{batch_id}/retry", description=RETRY, response_model_exclude_none=True)
 async def retry_batch(
     api: ApiOf,
     caller: CallerOf,
@@ -108,7 +107,6 @@ async def retry_batch(
     body: RetryRequest | None = None,
     key: IdempotencyKey = None,
 ) -> wire.LsiBatch:
-    """A new batch from one that has ended: the whole, or only the rows that failed."""
     view, created = await operations.retry(api, caller, batch_id, body, request, key)
     operations.say_replayed(response, created)
     return wire.batch_of(view, created)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -39,6 +39,22 @@ Status = Literal[
 ]
 
 
+STATES = """Where the batch is:
+
+- `accepted`: durable, and nothing has looked into the input yet (of a retry: `retrying`)
+- `validating`: the input is fetched and checked; no GPU time is spent before that has ended
+- `not_started`: valid, and no row has been handed out yet; `waiting` (the field) says why
+- `started`: rows have been handed out, none has ended
+- `waiting`: the same, but none is out now; the field `waiting` says why
+- `in_progress`: rows have ended
+- `finalizing`: all rows have ended or the window has; the output is being delivered
+- `cancelling`: as `finalizing`, after a cancel
+- `completed`, `failed` (not valid, or not deliverable), `expired`, `cancelled`: the ends
+
+`compute_purchased` never occurs: there is no market here. OpenAI's surface shows `validating` for the first two, and
+`in_progress` for the next four."""
+
+
 class LsiBatchRequest(Incoming):
     input_file_uri: Url
     output_file_uri: Url
@@ -66,7 +82,7 @@ class LsiBatch(BatchExtras[datetime]):
     input_file_uri: str | None = None
     output_file_uri: str | None = None
     completion_window: str
-    status: Status
+    status: Annotated[Status, Field(description=STATES)]
     created_at: datetime
     in_progress_at: datetime | None = None
     expires_at: datetime | None = None
@@ -125,8 +141,10 @@ def status_of(view: BatchView) -> Status:
     """LSI's finer words, where they apply; its states of buying compute have no meaning here."""
     if view.status == BatchStatus.VALIDATING and view.accepted:
         return "retrying" if view.retry_of else "accepted"
-    if view.status == BatchStatus.IN_PROGRESS and view.waiting and not view.counts.completed + view.counts.failed:
-        return "waiting"
+    if view.status == BatchStatus.IN_PROGRESS and not view.started:
+        return "not_started"
+    if view.status == BatchStatus.IN_PROGRESS and not view.counts.completed + view.counts.failed:
+        return "waiting" if view.waiting else "started"
     return view.status.value
 
 

@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from lsi_ray.service.api import openai_wire as wire
 from lsi_ray.service.api import operations
-from lsi_ray.service.api.changes import PatchRequest, RetryRequest
+from lsi_ray.service.api.changes import PATCH, RETRY, PatchRequest, RetryRequest
 from lsi_ray.service.api.context import BEARER, ApiOf, BatchId, CallerOf, IdempotencyKey
 from lsi_ray.service.api.repeats import repeat_of
 from lsi_ray.service.api.results import RESPONSES, stream_results
@@ -54,9 +54,8 @@ async def get_batch(api: ApiOf, caller: CallerOf, batch_id: BatchId) -> wire.Bat
     return wire.batch_of(await api.backend.get(caller, batch_id))
 
 
-@router.patch("/batches/{batch_id}")
+@router.patch("/batches/{batch_id}", description=PATCH)
 async def patch_batch(api: ApiOf, caller: CallerOf, batch_id: BatchId, body: PatchRequest) -> wire.Batch:
-    """Change the window, the priority, or the URLs of a batch that has not ended."""
     return wire.batch_of(await operations.patch(api, caller, batch_id, body))
 
 
@@ -66,7 +65,7 @@ async def cancel_batch(api: ApiOf, caller: CallerOf, batch_id: BatchId) -> wire.
     return wire.batch_of(await api.backend.cancel(caller, batch_id))
 
 
-@router.post("/batches/{batch_id}/retry")
+@router.post("/batches/{batch_id}/retry", description=RETRY)
 async def retry_batch(
     api: ApiOf,
     caller: CallerOf,
@@ -76,7 +75,6 @@ async def retry_batch(
     body: RetryRequest | None = None,
     key: IdempotencyKey = None,
 ) -> wire.Batch:
-    """A new batch from one that has ended: the whole, or only the rows that failed."""
     view, created = await operations.retry(api, caller, batch_id, body, request, key)
     operations.say_replayed(response, created)
     return wire.batch_of(view, created)

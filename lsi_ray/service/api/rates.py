@@ -1,14 +1,22 @@
-"""How often one caller may ask: a token bucket for each caller and kind of request, in this process."""
+"""How often one caller may ask: a token bucket for each caller and kind of request.
+
+Reads are counted by each replica of the API; writes by the service's actor, which every one of them reaches anyway, so
+that LSI's one request a second is one, however many replicas there are.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from lsi_ray.service.api.errors import LSI_PREFIX
 from lsi_ray.service.api.settings import Rate, Rates
+from lsi_ray.service.backend import WriteKind
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
+Kind = WriteKind | Literal["reads"]
 
 
 @dataclass(slots=True)
@@ -24,22 +32,21 @@ class RateLimiter:
         self._rates = rates
         self._clock = clock
         self._buckets: dict[tuple[str, str], _Bucket] = {}
+        self._mutex = threading.Lock()
 
-    def wait_s(self, caller_id: str, method: str, path: str) -> float:
+    def wait_s(self, caller_id: str, kind: Kind) -> float:
         """0: the request may go on, and was counted; else how long to wait."""
-        kind, rate = self._kind(method, path)
-        now = self._clock()
-        bucket = self._buckets.setdefault((caller_id, kind), _Bucket(rate.burst, now))
-        bucket.tokens = min(rate.burst, bucket.tokens + (now - bucket.at) * rate.per_second)
-        bucket.at = now
-        if bucket.tokens < 1:
-            return (1 - bucket.tokens) / rate.per_second
-        bucket.tokens -= 1
-        return 0.0
+        rate: Rate = getattr(self._rates, kind)
+        with self._mutex:
+            now = self._clock()
+            bucket = self._buckets.setdefault((caller_id, kind), _Bucket(rate.burst, now))
+            bucket.tokens = min(rate.burst, bucket.tokens + (now - bucket.at) * rate.per_second)
+            bucket.at = now
+            if bucket.tokens < 1:
+                return (1 - bucket.tokens) / rate.per_second
+            bucket.tokens -= 1
+            return 0.0
 
-    def _kind(self, method: str, path: str) -> tuple[str, Rate]:
-        if method in READING:
-            return "reads", self._rates.reads
-        if path.startswith(LSI_PREFIX):
-            return "lsi_writes", self._rates.lsi_writes
-        return "openai_writes", self._rates.openai_writes
+
+def write_kind(path: str) -> WriteKind:
+    return "lsi_writes" if path.startswith(LSI_PREFIX) else "openai_writes"

@@ -15,7 +15,7 @@ class _Section(BaseModel):
 
 
 class Rate(_Section):
-    """Requests of one caller: `burst` at once, and `per_second` on average. Each Serve replica counts for itself."""
+    """Requests of one caller: `burst` at once, and `per_second` on average."""
 
     per_second: float = Field(gt=0)
     burst: int = Field(default=1, ge=1)
@@ -25,7 +25,9 @@ class Rates(_Section):
     lsi_writes: Rate = Rate(per_second=1.0, burst=5)
     """LSI's documented limit is 1 request/s; the burst lets a script submit, look and cancel."""
     openai_writes: Rate = Rate(per_second=10.0, burst=50)
+    """Writes are counted in one place for all Serve replicas, exactly."""
     reads: Rate = Rate(per_second=50.0, burst=200)
+    """Each Serve replica counts for itself: a caller may have as many times this as there are replicas."""
 
 
 class ApiSettings(_Section):
@@ -36,7 +38,10 @@ class ApiSettings(_Section):
     short_urls: Literal["refuse", "warn"] = "refuse"
     """What happens to a pre-signed URL that has expired or ends before the window."""
     url_schemes: Literal["https", "http"] = "https"
-    """`http` also allows URLs without TLS, on any port and in private networks: for tests and closed networks."""
+    """`http` also allows URLs without TLS, on any port: for tests and closed networks."""
+    url_private: bool = False
+    """Let URLs lead to private addresses: loopback, 10.0.0.0/8, link-local with the cloud's metadata, ..., on any port.
+    Whoever has a token then reaches, through this service, whatever it reaches itself; narrow it with `url_hosts`."""
     url_hosts: tuple[str, ...] = ()
     """Patterns such as `*.s3.eu-central-1.amazonaws.com`, one of which the host of a URL must match; empty: any."""
     repeat_within: str = "2m"
@@ -66,6 +71,6 @@ class ApiSettings(_Section):
 
     @property
     def url_policy(self) -> UrlPolicy:
-        if self.url_schemes == "http":
-            return UrlPolicy(hosts=self.url_hosts)
-        return UrlPolicy(allow_http=False, allow_private=False, ports=STRICT.ports, hosts=self.url_hosts)
+        http = self.url_schemes == "http"
+        ports = None if http or self.url_private else STRICT.ports
+        return UrlPolicy(allow_http=http, allow_private=self.url_private, ports=ports, hosts=self.url_hosts)

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from lsi_ray.ledger.states import BatchStatus
-from lsi_ray.service.backend import BatchView
+from lsi_ray.service.api.wire_names import in_wire_words, wire_name
+from lsi_ray.service.backend import BatchView, Waiting
 from lsi_ray.service.backend import ErrorCount as ErrorCountView
 
 Time = TypeVar("Time")
@@ -126,29 +127,35 @@ def counts_of(view: BatchView) -> RequestCounts:
 def errors_of(view: BatchView) -> BatchErrors | None:
     if not view.findings:
         return None
-    data = [BatchError(code=f.code, message=f.message, line=f.line, param=f.param) for f in view.findings]
+    data = [
+        BatchError(code=f.code, message=in_wire_words(f.message), line=f.line, param=wire_name(f.param))
+        for f in view.findings
+    ]
     return BatchErrors(data=data)
 
 
 def extras_of(view: BatchView, time: Callable[[float], Any], created: bool | None) -> dict[str, Any]:
     """Keyword arguments of either Batch: those of BatchExtras, and when it entered its states. `time` writes a time in
     the surface's form."""
-    eta, waiting = view.eta, view.waiting
+    eta = view.eta
     return {
         **{f"{status}_at": time(view.times[status]) for status in _TIMED if status in view.times},
         "usage": _usage(view),
         "progress": _progress(view),
         "eta": EtaOut[Any](p50=time(eta.p50), p90=time(eta.p90), at_risk=eta.at_risk) if eta else None,
-        "waiting": WaitingOut(reason=waiting.reason, message=waiting.message, queue_position=waiting.queue_position)
-        if waiting
-        else None,
+        "waiting": _waiting(view.waiting) if view.waiting else None,
         "error_digest": [_error_count(count) for count in view.error_digest],
         "priority": view.priority,
         "retry_of": view.retry_of,
         "archived": view.archived,
-        "warnings": list(view.warnings),
+        "warnings": [in_wire_words(warning) for warning in view.warnings],
         "created": created,
     }
+
+
+def _waiting(waiting: Waiting) -> WaitingOut:
+    message = in_wire_words(waiting.message)
+    return WaitingOut(reason=waiting.reason, message=message, queue_position=waiting.queue_position)
 
 
 def _usage(view: BatchView) -> UsageOut:

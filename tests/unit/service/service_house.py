@@ -16,13 +16,16 @@ from lsi_ray.ledger.service_ledger import ServiceLedger
 from lsi_ray.ledger.service_records import File
 from lsi_ray.ledger.workdir import WorkDir
 from lsi_ray.service.backend import Caller, Repeat, Submission
+from lsi_ray.service.capacity import Capacity
 from lsi_ray.service.delivery_job import deliver_batch
 from lsi_ray.service.deploy import Deploy, Deployment, ModelSettings, Served
 from lsi_ray.service.describe import ModelState, view
 from lsi_ray.service.desk import Desk
+from lsi_ray.service.file_desk import FileDesk
 from lsi_ray.service.file_store import FileStore, new_file_id
 from lsi_ray.service.intake_job import take_in_batch
-from lsi_ray.service.models_state import Work
+from lsi_ray.service.kept_urls import KeptUrls
+from lsi_ray.service.models_state import Speeds, Work
 from lsi_ray.service.supervisor import Finished, StreamEnd, Supervisor
 from lsi_ray.service.webhooks import Outbox
 from lsi_ray.storage.secret_url import SecretUrl
@@ -94,6 +97,7 @@ class FakeStreams:
         self.starts = []
         self.ends = []
         self.room = True
+        self.reason = None
 
     def start(self, model, *, crashed):
         self.up.add(model)
@@ -126,9 +130,9 @@ class House:
             name: Served(parse_config({"model": name, "engine": engine}, source=name), ModelSettings(config=Path("x")))
             for name in models
         }
-        api = {"url_schemes": "http"}
+        api = {"url_schemes": "http", "url_private": True}
         deploy = Deploy.model_validate({"models": [{"config": "x"}], "api": api, **settings})
-        self.deployment = Deployment(deploy, served)
+        self.deployment = Deployment(deploy, served, paths=True)
         self.posted = []
         self.open()
 
@@ -138,17 +142,23 @@ class House:
         self.outbox = Outbox(
             self.work.path / "webhooks", lambda *post: self.posted.append(post), give_up_s=1000, clock=self.clock
         )
+        self.kept = KeptUrls(self.work.path, self.deployment.settings.keep.retry_s, self.clock)
         self.supervisor = Supervisor(
-            self.ledger, self.work, self.deployment, self.workers, self.streams, self.outbox, clock=self.clock
+            *(self.ledger, self.work, self.deployment, self.workers, self.streams, self.outbox, self.kept),
+            clock=self.clock,
         )
-        self.at_hand = Work(self.ledger, self.clock)
+        self.at_hand = Work(self.ledger, Speeds(self.work.path, self.deployment.models), self.clock)
+        admission = self.deployment.settings.admission
+        self.capacity = Capacity(self.ledger, admission, self.at_hand, self.clock)
+        self.ledger.weigh = self.capacity.weigh
+        self.files = FileDesk(self.ledger, self.work.path, admission.max_file_bytes_per_caller)
         self.desk = Desk(
             self.ledger,
             self.work,
             self.deployment,
             describe=self.describe,
-            claims=self.at_hand.claims,
-            meter=self.at_hand.meter,
+            capacity=self.capacity,
+            kept=self.kept,
             changed=self.changed,
             clock=self.clock,
         )
@@ -162,7 +172,7 @@ class House:
         self.supervisor.poke(batch_id)
 
     def describe(self, served):
-        state = ModelState(self.at_hand.meter(served.batch.model), 0.0, None)
+        state = ModelState(self.at_hand.meter(served.batch.model), 0.0, self.streams.reason)
         claims = self.at_hand.claims(served.batch.model)
         return view(served, state, claims, None, self.at_hand.position(served.batch.batch_id), self.clock.now)
 
@@ -172,7 +182,7 @@ class House:
         file.write(rows if isinstance(rows, bytes) else jobs(rows, model))
         file_id = new_file_id()
         size = store.finish(temporary, file, file_id)
-        self.desk.add_file(caller, File(file_id, caller.id, "in.jsonl", size, "batch", self.clock.now, None))
+        self.files.add(caller, File(file_id, caller.id, "in.jsonl", size, "batch", self.clock.now, None))
         return file_id
 
     def submit(self, rows=3, caller=ANN, **how):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from rich.console import Console
 
 from lsi_ray.cli import serve, token
 from lsi_ray.errors import ConfigError
@@ -17,6 +18,14 @@ def test_a_wider_bind_needs_tokens_and_a_ray_that_asks_for_one(folder, host, mon
     token.create_command(folder, "ann", "", "read", None, False)
     assert capsys.readouterr().out.startswith("lsi-")
     serve._check_host(host, folder)
+
+
+def test_the_first_token_is_shown_once_and_on_standard_output(capsys):
+    serve._tell(Console(stderr=True, width=80), "127.0.0.1", 8000, "lsi-1-thesecret", ["lsi/tiny-vl"])
+    shown = capsys.readouterr()
+    assert shown.out == "lsi-1-thesecret\n"
+    assert "thesecret" not in shown.err
+    assert "Bearer $LSI_TOKEN" in shown.err
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])

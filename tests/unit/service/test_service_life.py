@@ -44,12 +44,12 @@ def test_a_batch_from_upload_to_files(house):
     house.tick()
     view = house.desk.get(ANN, batch_id)
     assert (view.status, view.counts.completed, view.error_file_id) == (BatchStatus.COMPLETED, 3, None)
-    path = FileStore(house.work.path).path(house.desk.file(ANN, view.output_file_id).id)
+    path = FileStore(house.work.path).path(house.files.get(ANN, view.output_file_id).id)
     assert [json.loads(line)["custom_id"] for line in path.read_bytes().splitlines()] == ["r0", "r1", "r2"]
     check_invariants(house.ledger)
 
 
-def test_after_delivery_nothing_of_the_users_stays(house):
+def test_after_delivery_nothing_of_the_users_stays_but_the_urls(house):
     secret = SecretUrl(f"file://{house.folder}/out.tar.gz?X-Amz-Signature=topsecret")
     webhook = Webhook(SecretUrl("http://127.0.0.1:9/hook?key=hooksecret"), SecretStr("whsec_c2lnbmluZ3NlY3JldA=="))
     file_id = house.upload(3)
@@ -62,8 +62,14 @@ def test_after_delivery_nothing_of_the_users_stays(house):
     assert b"topsecret" not in house.work.ledger.read_bytes()
     house.tick()
     house.outbox.send_due()
-    house.desk.delete_file(ANN, file_id)
+    house.files.delete(ANN, file_id)
     assert house.status(batch_id) == "completed"
+    [ended] = (house.work.path / "ended").iterdir()
+    assert ended.stat().st_mode & 0o777 == 0o600
+    assert ended.parent.stat().st_mode & 0o777 == 0o700
+    assert json.loads(ended.read_bytes()) == {"input_url": None, "output_url": secret.reveal()}
+    house.clock.now += 86_401
+    house.tick()
     after = kept(house)
     for word in (b"secret question", b"secret answer", b"topsecret", b"hooksecret", b"whsec_"):
         assert word not in after
@@ -225,18 +231,6 @@ def test_retry_runs_the_failed_rows_only(house):
     assert caught.value.code == "retry_limit"
 
 
-def test_retry_needs_what_was_erased(house):
-    batch_id = house.submit(2, input_url=SecretUrl("file:///nowhere"), output_url=house.output())
-    house.tick()
-    assert house.status(batch_id) == "failed"
-    with pytest.raises(ServiceError) as caught:
-        house.desk.retry(ANN, batch_id, Retry(Repeat("1")))
-    assert caught.value.code == "not_retryable"
-    with pytest.raises(ServiceError) as caught:
-        house.desk.retry(ANN, batch_id, Retry(Repeat("1"), input_url=SecretUrl("http://127.0.0.1/in")))
-    assert caught.value.code == "output_url_required"
-
-
 def test_nothing_is_anybody_elses(house):
     file_id = house.upload(1)
     batch_id = house.submit(input_file_id=file_id)
@@ -246,8 +240,8 @@ def test_nothing_is_anybody_elses(house):
         lambda: house.desk.patch(BOB, batch_id, Patch(priority=1)),
         lambda: house.desk.archive(BOB, batch_id),
         lambda: house.desk.retry(BOB, batch_id, Retry(Repeat("1"))),
-        lambda: house.desk.file(BOB, file_id),
-        lambda: house.desk.delete_file(BOB, file_id),
+        lambda: house.files.get(BOB, file_id),
+        lambda: house.files.delete(BOB, file_id),
         lambda: house.submit(caller=BOB, input_file_id=file_id),
         lambda: house.desk.list(BOB, limit=5, after_id=batch_id),
         lambda: house.desk.get(ANN, "../etc"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lsi_ray.ledger.states import BatchStatus
+from lsi_ray.service.api.rates import RateLimiter
 from lsi_ray.service.backend import (
     BatchView,
     Caller,
@@ -23,6 +24,7 @@ from lsi_ray.service.backend import (
     ServiceError,
     Submission,
     Upload,
+    WriteKind,
 )
 
 MODEL = "Qwen/Qwen2.5-VL-32B-Instruct"
@@ -46,6 +48,7 @@ class FakeBackend:
     fails: int = 0
     """How many of the next calls raise `fail_with`; after the batch was made, for `submit`."""
     chunk_sizes: list[int] = field(default_factory=list)
+    limiter: RateLimiter | None = None
 
     def __post_init__(self) -> None:
         self._repeats: dict[tuple[str, str], tuple[str, Repeat, float]] = {}
@@ -55,6 +58,9 @@ class FakeBackend:
 
     async def authenticate(self, token: str) -> Caller | None:
         return CALLERS.get(token)
+
+    async def write_wait_s(self, caller: Caller, kind: WriteKind) -> float:
+        return self.limiter.wait_s(caller.id, kind) if self.limiter is not None else 0.0
 
     async def health(self) -> dict[str, Any]:
         return {"status": "ok"}

@@ -153,7 +153,7 @@ def test_every_state_has_a_word_of_the_contract(
     backend.move(batch_id, status, waiting=Waiting("queued", "2 batches are before it", 2))
     batch = http.get(f"{BATCHES}/{batch_id}").json()
     assert batch["status"] in STATUSES
-    assert batch["status"] == ("waiting" if status == BatchStatus.IN_PROGRESS else status)
+    assert batch["status"] == ("not_started" if status == BatchStatus.IN_PROGRESS else status)
     if status != BatchStatus.VALIDATING:
         assert f"{status}_at" in batch
     shown = FIELDS.keys() & batch.keys()
@@ -164,6 +164,7 @@ def test_what_goes_beyond_the_contract(http: TestClient, batch_id: str, backend:
     backend.move(
         batch_id,
         BatchStatus.IN_PROGRESS,
+        started=True,
         counts=Counts(10, 3, 2),
         usage=Usage(1000, 200, 64),
         speed=Speed(2.5, 600.0),

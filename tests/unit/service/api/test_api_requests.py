@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 from lsi_ray.errors import LedgerError
 from lsi_ray.ledger.states import BatchStatus
 from lsi_ray.service.api.app import create_app
+from lsi_ray.service.api.rates import RateLimiter
 from lsi_ray.service.api.settings import ApiSettings
 from lsi_ray.service.api.window import parse_window
 from lsi_ray.service.backend import Result, ServiceError
@@ -152,6 +153,7 @@ def test_a_reading_token_cannot_write(http: TestClient, clock: Clock) -> None:
 
 
 def test_one_request_a_second_for_each_caller(backend: FakeBackend, clock: Clock) -> None:
+    backend.limiter = RateLimiter(ApiSettings().rates, clock)
     http = TestClient(create_app(backend, ApiSettings(), clock=clock, steady_clock=clock))
     alice, bob = ({"Authorization": f"Bearer {token}"} for token in (ALICE, BOB))
 

@@ -7,9 +7,12 @@ from api_requests import FAST, SECRET, Clock, lsi_body, signed
 from fake_backend import ALICE, FakeBackend
 from fastapi.testclient import TestClient
 
+from lsi_ray.errors import StorageError
 from lsi_ray.ledger.states import BatchStatus
 from lsi_ray.service.api.app import create_app
 from lsi_ray.service.api.settings import ApiSettings
+from lsi_ray.storage.guard import admit
+from lsi_ray.storage.secret_url import SecretUrl
 
 BATCHES = "/v1/inference/batches"
 DAY = 86_400
@@ -105,3 +108,31 @@ def test_window_and_priority_are_patched_within_bounds(http: TestClient, clock: 
         assert http.patch(path, json=body).status_code == 400, body
     backend.move(batch["id"], BatchStatus.COMPLETED)
     assert http.patch(path, json={"priority": 1}).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("switches", "url", "code"),
+    [
+        ({}, "http://bucket.example.com/a", "destination_not_allowed"),
+        ({}, "https://127.0.0.1/a", "destination_not_allowed"),
+        ({"url_schemes": "http"}, "http://bucket.example.com:9000/a", None),
+        ({"url_schemes": "http"}, "http://127.0.0.1/a", "destination_not_allowed"),
+        ({"url_schemes": "http"}, "http://169.254.169.254/latest/meta-data", "destination_not_allowed"),
+        ({"url_private": True}, "https://10.0.0.7:9000/a", None),
+        ({"url_private": True}, "http://10.0.0.7/a", "destination_not_allowed"),
+        ({"url_schemes": "http", "url_private": True}, "http://127.0.0.1:9000/a", None),
+    ],
+)
+def test_private_addresses_have_a_switch_of_their_own(switches: dict[str, object], url: str, code: str | None) -> None:
+    """As a transfer asks, at the moment it connects."""
+    policy = ApiSettings.model_validate(switches).url_policy
+
+    def resolve(host: str, _: int) -> list[str]:
+        return ["93.184.216.34"] if host == "bucket.example.com" else [host]
+
+    if code is None:
+        admit(SecretUrl(url), policy, resolve)
+        return
+    with pytest.raises(StorageError) as caught:
+        admit(SecretUrl(url), policy, resolve)
+    assert caught.value.code == code

@@ -81,6 +81,7 @@ def test_wait_shows_progress_until_the_end(
 ) -> None:
     batch_id = client.submit(**urls).id
     running = {
+        "started": True,
         "counts": Counts(4, 1, 1),
         "usage": Usage(10, 5, 2),
         "eta": Eta(clock.now, clock.now + 9, True),
