@@ -23,7 +23,7 @@ from lsi_ray.service.supervisor import StreamEnd
 from lsi_ray.stream.build import build_stream
 from lsi_ray.stream.cluster import quiet
 from lsi_ray.stream.ledger_actor import RemoteLedger, this_node
-from lsi_ray.stream.ports import ReplicaState
+from lsi_ray.stream.ports import Replica, ReplicaState
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,10 @@ class ModelLedger(PatientLedger):
 
     def note_replica(self, name: str, state: ReplicaState, detail: str, engine: dict[str, str]) -> None:
         self.note_replica_of(self._model, name, state, detail, engine)
+
+    def replicas(self) -> list[Replica]:
+        found: list[Replica] = self.replicas_of(self._model)
+        return found
 
 
 class StreamDriver:

@@ -4,7 +4,8 @@ Ray Data's own async UDFs hold all of a task's output until the task ends, so th
 many threads as shards are in flight, over one event loop that owns the engine.
 
 Invariants: a shard runs only after `begin` (so a second delivery of its block is noticed); an engine that dies ends the
-attempt of the shards in it and of no others; a suspect shard runs alone.
+attempt of the shards in it and of no others; a suspect shard runs alone; a replica that cannot get an engine hands its
+shards back while there is another one that can.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
 
 import pyarrow as pa
 
 from lsi_ray.config import Config
-from lsi_ray.errors import EngineError, RowError
+from lsi_ray.errors import ConfigError, EngineError, RowError
 from lsi_ray.stream.gate import Gate
 from lsi_ray.stream.keeper import Keeper
 from lsi_ray.stream.packet import Packet, Row, from_block, to_block
 from lsi_ray.stream.ports import StreamLedger
+from lsi_ray.stream.presence import Presence
 from lsi_ray.stream.render import prepare_process
 
 _FLUSH_S = 20.0  # a long row holds the finished rows of its shard back no longer than this
@@ -37,20 +38,43 @@ class Generate:
         self._ledger = ledger
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._gate = Gate()
-        self._keeper = Keeper(config, partial(ledger.note_replica, self._name))
-        self._keeper.start()
+        self._presence = Presence(ledger, self._name, config.replicas.min)
+        self._keeper = Keeper(config, self._presence.note)
+        try:
+            self._keeper.start()
+        except EngineError:
+            if self._presence.alone():
+                raise
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         (packet,) = from_block(block)
+        begun = False
         with self._gate.alone() if packet.exclusive else self._gate.shared():
-            if (gone := self._keeper.settled()) is not None:
-                raise gone
-            todo = self._ledger.begin(packet.session, packet.shard_id, self._name)
-            if todo is None:
-                return
-            wanted = set(todo)
-            packet.rows = [row for row in packet.rows if row.position in wanted]
-            yield from map(to_block, self._run(packet))
+            if self._keeper.settled() is None:
+                begun = True
+                yield from map(to_block, self._begin(packet))
+        if (gone := self._keeper.settled()) is not None:
+            self._stand_aside(packet, gone, begun)
+
+    def _begin(self, packet: Packet) -> Iterator[Packet]:
+        todo = self._ledger.begin(packet.session, packet.shard_id, self._name)
+        if todo is None:
+            return
+        wanted = set(todo)
+        packet.rows = [row for row in packet.rows if row.position in wanted]
+        yield from self._run(packet)
+
+    def _stand_aside(self, packet: Packet, gone: EngineError | ConfigError, begun: bool) -> None:
+        """This replica has no engine. Its shards go to the others; without another the reason ends the session.
+
+        Ray Data cannot let one actor of a pool go: an actor that ends fails the execution. So it stays, and keeps its
+        places occupied for some seconds each, or the idlest replica would be sent every shard there is.
+        """
+        if not begun:
+            self._ledger.release(packet.session, (packet.shard_id,))
+        if self._presence.alone():
+            raise gone
+        self._keeper.rest()
 
     def _run(self, packet: Packet) -> Iterator[Packet]:
         """The shard's rows as they finish, in a few packets: at the end, and every `_FLUSH_S` before it."""
@@ -94,8 +118,6 @@ class Generate:
         code = "engine_timeout" if error.code == "engine_timeout" else "engine_crashed"
         self._ledger.crash(packet.session, (packet.shard_id,), str(error), code=code)
         self._keeper.replace(generation, error)
-        if self._keeper.gone is not None:
-            raise self._keeper.gone
 
 
 def _get(finished: queue.SimpleQueue[Row | EngineError], timeout: float | None) -> Row | EngineError | None:

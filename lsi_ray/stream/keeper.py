@@ -1,7 +1,8 @@
 """One engine, kept running on an event loop of its own: started, watched, and replaced when it is lost.
 
 Invariants: while an engine is being replaced nothing enters it; the processes of the old one are gone before the new
-one loads; an engine that answers is never killed, however slow.
+one loads; an engine that answers is never killed, however slow. One that cannot be started is tried again ever later:
+what was wrong with the machine may pass, and meanwhile other replicas have its shards.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -22,6 +24,8 @@ from lsi_ray.stream.watchdog import Traffic, until_silent
 
 _T = TypeVar("_T")
 _MAX_STARTS = 3
+_REST_S = 10.0
+_RETRY_S, _LONGEST_RETRY_S = 30.0, 600.0
 
 Losses = queue.SimpleQueue[Any]
 """Where a shard listens for the EngineError that ends it."""
@@ -41,35 +45,61 @@ class Keeper:
         self._listeners: set[Losses] = set()
         self._traffic = Traffic()
         self._watch: Future[None] | None = None
+        self._well = threading.Event()
+        self._retry_at, self._retry_s = 0.0, _RETRY_S
         self.generation = 0
         self.gone: EngineError | ConfigError | None = None
         self.lost: dict[int, EngineError] = {}
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="engine-loop", daemon=True).start()
 
-    def start(self) -> None:
-        """Start a fresh engine. Raises its reason after `_MAX_STARTS` failures, and is `gone`."""
-        for attempt in range(1, _MAX_STARTS + 1):
-            self._tell("loading", f"attempt {attempt}" if attempt > 1 else "")
+    def start(self, tries: int = _MAX_STARTS) -> None:
+        """Start a fresh engine. Raises its reason when the last try has failed, and is `gone`."""
+        trouble = ""
+        for attempt in range(1, tries + 1):
+            self._tell("loading", trouble and f"attempt {attempt}, after: {trouble}")
             self._engine = make_engine(self._config)
             try:
                 self.submit(self._engine.start()).result()
                 break
             except (EngineError, ConfigError) as error:
-                self._tell("failed", str(error))
                 self.submit(self._engine.kill()).result()
-                if attempt == _MAX_STARTS or isinstance(error, ConfigError):
-                    self.gone = error
+                if attempt == tries or isinstance(error, ConfigError):
+                    self._give_up(error)
                     raise
+                trouble = str(error)
         self.generation += 1
+        self.gone, self._retry_s = None, _RETRY_S
+        self._well.set()
         self._traffic = Traffic()
         self._watch = self.submit(self._watch_over(self.generation))
         self._tell("ready", "")
 
     def settled(self) -> EngineError | ConfigError | None:
         """Waits while the engine is being replaced; the reason when it could not be."""
-        with self._replacing:
-            return self.gone
+        if self.gone is None:
+            with self._replacing:
+                pass
+        return self.gone
+
+    def rest(self) -> None:
+        """Without an engine: wait some seconds for one, or be who tries to start it, where that is due."""
+        if time.monotonic() < self._retry_at or not self._replacing.acquire(blocking=False):
+            self._well.wait(_REST_S)
+            return
+        try:
+            if self.gone is not None:
+                with suppress(EngineError, ConfigError):  # `gone` says it
+                    self.start(tries=1)
+        finally:
+            self._replacing.release()
+
+    def _give_up(self, error: EngineError | ConfigError) -> None:
+        self._well.clear()
+        self.gone = error
+        self._retry_at = time.monotonic() + self._retry_s
+        self._retry_s = min(2 * self._retry_s, _LONGEST_RETRY_S)
+        self._tell("failed", str(error))
 
     def replace(self, generation: int, error: EngineError) -> None:
         """Kill the engine and start another, unless somebody else has. What cannot start leaves `gone`."""

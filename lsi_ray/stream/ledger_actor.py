@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from lsi_ray.errors import LedgerError
 from lsi_ray.ledger.ledger import Ledger
 from lsi_ray.ledger.workdir import WorkDir
-from lsi_ray.stream.ports import Replica, ReplicaState, StreamLedger
+from lsi_ray.stream.ports import SILENT_S, Replica, ReplicaState, StreamLedger
 
 
 class LedgerActor(Ledger):
@@ -31,7 +31,7 @@ class LedgerActor(Ledger):
         self._replicas[name] = Replica(name, state, detail, engine, time.time())
 
     def replicas(self) -> list[Replica]:
-        return list(self._replicas.values())
+        return [replica for replica in self._replicas.values() if time.time() - replica.since < SILENT_S]
 
     def forget_replicas(self) -> None:
         self._replicas.clear()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from lsi_ray.ledger.records import Answers, CommitResult, LeaseAnswer, SegmentRef
+
+SILENT_S = 80.0
+"""A replica tells the ledger's process every 20 s that it is there; one that has not for so long was killed, and came
+back under another name, if at all."""
 
 ReplicaState = Literal["loading", "ready", "restarting", "failed"]
 
@@ -17,6 +22,7 @@ class Replica:
     detail: str
     engine: dict[str, str]
     since: float
+    """When it last said so, by the clock of the ledger's process."""
 
 
 class StreamLedger(Protocol):
@@ -24,4 +30,6 @@ class StreamLedger(Protocol):
     def begin(self, session: int, shard_id: int, replica: str) -> tuple[int, ...] | None: ...
     def commit(self, session: int, segment: SegmentRef, answers: Answers) -> CommitResult: ...
     def crash(self, session: int, shard_ids: tuple[int, ...], reason: str, *, code: str) -> Any: ...
+    def release(self, session: int, shard_ids: tuple[int, ...]) -> Any: ...
+    def replicas(self) -> Sequence[Replica]: ...
     def note_replica(self, name: str, state: ReplicaState, detail: str, engine: dict[str, str]) -> None: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from lsi_ray.stream.commit import Commit
 from lsi_ray.stream.generate import Generate
 from lsi_ray.stream.leases import leases
 from lsi_ray.stream.packet import to_block
+from lsi_ray.stream.ports import Replica
 from lsi_ray.stream.render import Render
 
 BATCH = "batch_1"
@@ -36,10 +38,14 @@ class NotedLedger(Ledger):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.notes: list[tuple[str, str]] = []
+        self.present: dict[str, Replica] = {}
 
     def note_replica(self, name: str, state: Any, detail: str, engine: dict[str, str]) -> None:
-        del name, engine
         self.notes.append((state, detail))
+        self.present[name] = Replica(name, state, detail, engine, time.time())
+
+    def replicas(self) -> list[Replica]:
+        return list(self.present.values())
 
 
 class World:

@@ -97,20 +97,6 @@ def test_a_repeated_commit_changes_nothing_and_leaves_no_file(tmp_path: Path) ->
     assert world.ledger.progress(BATCH).completed == 2
 
 
-def test_an_engine_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lsi_ray.engine.simulated import SimulatedReplica
-    from lsi_ray.errors import EngineError
-
-    async def refuse(_: SimulatedReplica) -> None:
-        raise EngineError("no such weights", code="engine_start_failed")
-
-    monkeypatch.setattr(SimulatedReplica, "start", refuse)
-    world = World(tmp_path, ["a"])
-    with pytest.raises(EngineError, match="no such weights"):
-        world.generate()
-    assert [note for note in world.ledger.notes if note[0] == "failed"] == [("failed", "no such weights")] * 3
-
-
 def test_packets_travel_unchanged() -> None:
     config: Config = parse_config({"model": "m", "engine": {"type": "simulated"}}, source="test")
     (back,) = from_block(to_block(config))
