@@ -161,11 +161,11 @@ class Ledger:
 
     # -- running
 
-    def open_session(self, model: str, *, crashed: bool = False) -> int:
-        """A new epoch for the model's stream; all leases of its earlier ones end. `crashed`: the last one was brought
-        down by its engine, so its begun shards are blamed at once; else only from the third time on."""
+    def open_session(self, model: str) -> int:
+        """A new epoch for the model's stream; all leases of its earlier ones end. A begun shard is blamed when it loses
+        its session for the third time."""
         with self._database.transaction(durable=True) as db:
-            return sessions.open_session(db, model, crashed, self._clock())
+            return sessions.open_session(db, model, self._clock())
 
     def lease(self, session: int, max_rows: int, max_outstanding_rows: int, *, request: int = 0) -> LeaseAnswer:
         """Shards of at most `max_rows` rows together, while at most `max_outstanding_rows` are out. A `request` number

@@ -18,14 +18,15 @@ from lsi_ray.ledger.shards import ShardState
 FORGIVEN = 2
 """How often a begun shard may lose its session without blame. The end of a session is mostly a kill of the driver or
 of the machine, whose innocent rows in flight would else run alone, 8 by 8; a row that kills the machine still climbs
-the ladder of crashes.py from its third time on."""
+the ladder of crashes.py from its third time on. A row that kills its engine or its replica is blamed at once, by the
+`crash` of the replica or by the `begin` of the next one."""
 
 
-def open_session(db: sqlite3.Connection, model: str, crashed: bool, now: float) -> int:
+def open_session(db: sqlite3.Connection, model: str, now: float) -> int:
     for shard in _held_by_model(db, model):
         if shard["state"] == ShardState.LEASED:
             shards.hand_back(db, shard)
-        elif crashed or shard["interrupted"] >= FORGIVEN:
+        elif shard["interrupted"] >= FORGIVEN:
             crashes.crash(db, shard, "engine_crashed", "its stream ended while it ran", now)
         else:
             shards.hand_back(db, shard)

@@ -139,8 +139,8 @@ class ServiceActor(ServiceLedger):
 
     # -- the streams
 
-    def open_session(self, model: str, *, crashed: bool = False) -> int:
-        session = super().open_session(model, crashed=crashed)
+    def open_session(self, model: str) -> int:
+        session = super().open_session(model)
         self._work.meter(model).pause()
         self._sessions[session] = model
         return session

@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayError
 
 from lsi_ray.config import Config
-from lsi_ray.errors import EngineError, LsiError
+from lsi_ray.errors import LsiError
 from lsi_ray.service.deploy import Deployment
 from lsi_ray.service.logs import log_lines
 from lsi_ray.service.names import NAMESPACE, STREAM_PREFIX, stream_name
@@ -82,25 +82,25 @@ class StreamDriver:
         self._ended = threading.Event()
         self._end = StreamEnd(config.model)
 
-    def start(self, crashed: bool) -> None:
-        threading.Thread(target=self._run, args=(crashed,), name="stream", daemon=True).start()
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="stream", daemon=True).start()
 
     def wait(self) -> StreamEnd:
         self._ended.wait()
         return self._end
 
-    def _run(self, crashed: bool) -> None:
+    def _run(self) -> None:
         model = self._config.model
         try:
             self._ledger.forget_replicas_of(model)
-            session = self._ledger.open_session(model, crashed=crashed)
+            session = self._ledger.open_session(model)
             smallest, largest = self._shard_sizes
             stream = build_stream(self._config, self._work, self._ledger, session, smallest, largest)
             for _ in stream.iter_internal_ref_bundles():
                 pass
         except (RayError, LsiError) as error:
             log.warning("session of %s ended early: %s", model, error)
-            self._end = StreamEnd(model, _message(error), _engine_brought_it_down(error))
+            self._end = StreamEnd(model, _message(error))
         except Exception as error:  # it would end this thread unseen; the supervisor tells of it and starts anew
             self._end = StreamEnd(model, _message(error))
         self._ended.set()
@@ -121,7 +121,7 @@ class RayStreams:
     def running(self) -> frozenset[str]:
         return frozenset(self._waits)
 
-    def start(self, model: str, *, crashed: bool) -> None:
+    def start(self, model: str) -> None:
         served = self._deployment.models[model]
         driver = ray.remote(StreamDriver).options(
             name=stream_name(model),
@@ -134,7 +134,7 @@ class RayStreams:
         )
         ledger = ModelLedger(self._service, model)
         actor = driver.remote(served.config, self._work, ledger, served.shard_sizes)
-        actor.start.remote(crashed)
+        actor.start.remote()
         self._hold(model, actor)
 
     def ended(self) -> list[StreamEnd]:
@@ -185,18 +185,8 @@ def stop_streams() -> None:
 
 
 def _message(error: BaseException) -> str:
-    """What went wrong first, without Ray's trace around it."""
-    root = _causes(error)[-1]
-    return f"{type(root).__name__}: {root}"[:_MESSAGE_CHARS]
-
-
-def _engine_brought_it_down(error: BaseException) -> bool:
-    return any(isinstance(cause, EngineError) for cause in _causes(error))
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """From the outermost in. Ray keeps what a task raised in `cause`, Ray Data what a stage raised in `__cause__`."""
+    """What went wrong first. Ray keeps what a task raised in `cause`, Ray Data what a stage raised in `__cause__`."""
     chain = [error]
     while (inner := getattr(chain[-1], "cause", None) or chain[-1].__cause__) is not None and inner not in chain:
         chain.append(inner)
-    return chain
+    return f"{type(chain[-1]).__name__}: {chain[-1]}"[:_MESSAGE_CHARS]

@@ -54,11 +54,10 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class StreamEnd:
-    """`failure`: what ended it early; `engine`: the rows that ran are to blame."""
+    """`failure`: what ended it early."""
 
     model: str
     failure: str = ""
-    engine: bool = False
 
 
 class Workers(Protocol):
@@ -71,7 +70,7 @@ class Workers(Protocol):
 
 
 class Streams(Protocol):
-    def start(self, model: str, *, crashed: bool) -> None: ...
+    def start(self, model: str) -> None: ...
     def running(self) -> frozenset[str]: ...
     def ended(self) -> list[StreamEnd]: ...
     def has_room(self, model: str) -> bool:
@@ -106,7 +105,6 @@ class Supervisor:
         self._kept = kept
         self._clock = clock
         self._retries = RetryTimes(clock)
-        self._crashed: dict[str, bool] = {}
         self._idle_since: dict[str, float] = {}
         self._let_go: set[str] = set()
         self._callers: dict[str, str] = {}
@@ -266,7 +264,7 @@ class Supervisor:
                 continue
             log.info("starting the stream of %s", model)
             self._idle_since.pop(model, None)
-            self._streams.start(model, crashed=self._crashed.pop(model, False))
+            self._streams.start(model)
         self.no_room = frozenset(without_room)
         self._make_room()
 
@@ -277,7 +275,6 @@ class Supervisor:
             self.stream_failures.pop(end.model, None)
             return
         self._retries.failed(("stream", end.model))
-        self._crashed[end.model] = end.engine
         self.stream_failures[end.model] = end.failure
         self._stream_failed(end.model)
         log.warning("the stream of %s ended early: %s", end.model, end.failure)

@@ -90,15 +90,6 @@ def test_a_shard_that_loses_its_session_a_third_time_is_blamed(work):
         work.ledger.begin(session, lease.shard_id, f"r{session}")
 
 
-def test_a_session_that_crashed_is_blamed_at_once(work):
-    work.started("b", 64)
-    session = work.ledger.open_session("m")
-    lease = work.ledger.lease(session, 64, 64).leases[0]
-    work.ledger.begin(session, lease.shard_id, "r")
-    session = work.ledger.open_session("m", crashed=True)
-    assert {(lease.attempt, lease.exclusive) for lease in work.ledger.lease(session, 64, 64).leases} == {(2, True)}
-
-
 def test_begin_may_be_asked_again_by_the_same_run(work):
     work.started("b", 64)
     session = work.ledger.open_session("m")

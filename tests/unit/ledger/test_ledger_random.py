@@ -42,7 +42,7 @@ class Player:
 
     def new_session(self):
         model = self.dice.choice("mn")
-        self.sessions[model] = self.work.ledger.open_session(model, crashed=self.dice.random() < 0.2)
+        self.sessions[model] = self.work.ledger.open_session(model)
 
     def lease(self):
         session = self.dice.choice(list(self.sessions.values()))

@@ -99,9 +99,9 @@ class FakeStreams:
         self.room = True
         self.reason = None
 
-    def start(self, model, *, crashed):
+    def start(self, model):
         self.up.add(model)
-        self.starts.append((model, crashed))
+        self.starts.append(model)
 
     def running(self):
         return frozenset(self.up)
@@ -113,9 +113,9 @@ class FakeStreams:
     def has_room(self, model):  # noqa: ARG002
         return self.room
 
-    def end(self, model, failure="", engine=False):
+    def end(self, model, failure=""):
         self.up.discard(model)
-        self.ends.append(StreamEnd(model, failure, engine))
+        self.ends.append(StreamEnd(model, failure))
 
 
 class House:

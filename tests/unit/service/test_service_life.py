@@ -39,7 +39,7 @@ def test_a_batch_from_upload_to_files(house):
     assert house.status(batch_id) == "validating"
     house.tick()
     assert house.status(batch_id) == "in_progress"
-    assert house.streams.starts == [("lsi/simulated", False)]
+    assert house.streams.starts == ["lsi/simulated"]
     house.answer(batch_id)
     house.tick()
     view = house.desk.get(ANN, batch_id)
@@ -288,7 +288,7 @@ def test_the_rows_name_the_model(folder):
     batch_id = house.submit(input_file_id=house.upload(jobs(2, model="b")))
     house.tick()
     assert house.ledger.batch(batch_id).model == "b"
-    assert house.streams.starts == [("b", False)]
+    assert house.streams.starts == ["b"]
     nameless = house.submit(input_file_id=house.upload(b'{"custom_id": "x"}'))
     house.tick()
     assert house.desk.get(ANN, nameless).findings[0].code == "model_not_found"
@@ -300,7 +300,7 @@ def test_two_batches_of_a_model_share_its_stream(house):
     house.tick()
     second = house.submit(2)
     house.tick()
-    assert house.streams.starts == [("lsi/simulated", False)]
+    assert house.streams.starts == ["lsi/simulated"]
     for batch_id in (first, second):
         house.answer(batch_id)
     house.tick()

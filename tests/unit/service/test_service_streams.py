@@ -14,7 +14,7 @@ def test_a_stream_starts_with_work_and_stays_for_more(house):
     house.tick()
     assert not house.streams.starts
     running(house)
-    assert house.streams.starts == [(MODEL, False)]
+    assert house.streams.starts == [MODEL]
     assert house.supervisor.stays(MODEL)
     house.clock.now += 599
     assert house.supervisor.stays(MODEL)
@@ -29,12 +29,12 @@ def test_a_stream_that_breaks_starts_again_ever_later(house):
     batch_id = running(house)
     begun = house.clock.now
     for _ in range(6):
-        house.streams.end(MODEL, "boom", engine=True)
+        house.streams.end(MODEL, "boom")
         while MODEL not in house.streams.up:
             house.tick(1, seconds=0.5)
     waited = house.clock.now - begun
     assert 2 + 4 + 8 + 16 + 32 + 64 <= waited < 140
-    assert house.streams.starts[1:] == [(MODEL, True)] * 6
+    assert house.streams.starts[1:] == [MODEL] * 6
     assert house.supervisor.stream_failures == {MODEL: "boom"}
     house.supervisor.answered(MODEL)
     assert not house.supervisor.stream_failures
@@ -48,7 +48,7 @@ def test_a_stream_that_ended_idle_comes_back_with_work(house):
     house.tick()
     assert len(house.streams.starts) == 1
     running(house)
-    assert house.streams.starts == [(MODEL, False)] * 2
+    assert house.streams.starts == [MODEL] * 2
 
 
 @pytest.fixture
