@@ -25,21 +25,24 @@ _WINDOWS = (("15m", 900), ("1h", 3600), ("6h", 21_600), ("24h", 86_400), ("48h",
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a batch has still to do, and when it comes up."""
+    """What a batch has still to do, and when it comes up: a lower `turn` runs before, an equal one beside it."""
 
     batch_id: str
     tokens: float
     deadline: float | None
-    priority: int
+    turn: tuple[float, int]
 
-    def before(self, other: Claim, now: float) -> bool:
-        """Whether it runs before `other`, which it shares the engines with otherwise."""
-        mine, others = urgency(self.deadline, now), urgency(other.deadline, now)
-        return (mine, -self.priority) < (others, -other.priority)
+    @classmethod
+    def of(cls, batch_id: str, tokens: float, deadline: float | None, priority: int, now: float) -> Claim:
+        return cls(batch_id, tokens, deadline, (urgency(deadline, now), -priority))
+
+    def due(self, deadline: float, now: float) -> Claim:
+        """The same with another deadline."""
+        return replace(self, deadline=deadline, turn=(urgency(deadline, now), self.turn[1]))
 
 
-def claim(load: Load, meter: Meter) -> Claim:
-    return Claim(load.batch_id, tokens_left(load, meter), load.deadline, load.priority)
+def claim(load: Load, meter: Meter, now: float) -> Claim:
+    return Claim.of(load.batch_id, tokens_left(load, meter), load.deadline, load.priority, now)
 
 
 def tokens_left(load: Load, meter: Meter) -> float:
@@ -66,16 +69,14 @@ def expected_tokens(size: BatchSize, meter: Meter) -> float:
     return prompts + min(completions, float(size.max_tokens))
 
 
-def ahead(one: Claim, others: Iterable[Claim], now: float) -> float:
+def ahead(one: Claim, others: Iterable[Claim]) -> float:
     """Tokens that run before this batch ends: all of those before it, and an equal's as far as they take turns."""
-    total = 0.0
+    turn, most, total = one.turn, one.tokens, 0.0
     for other in others:
-        if other.batch_id == one.batch_id:
-            continue
-        if other.before(one, now):
+        if other.turn < turn:
             total += other.tokens
-        elif not one.before(other, now):
-            total += min(other.tokens, one.tokens)
+        elif other.turn == turn and other.batch_id != one.batch_id:
+            total += min(other.tokens, most)
     return total
 
 
@@ -84,7 +85,7 @@ def eta(one: Claim, others: Iterable[Claim], meter: Meter, start_s: float, now: 
     likely, slow = meter.likely(), meter.slow()
     if not likely or not slow:
         return None
-    tokens = one.tokens + ahead(one, others, now)
+    tokens = one.tokens + ahead(one, others)
     p50 = now + start_s + tokens / likely
     # Even a steady speed is not a promise: a tenth is for what has not been seen yet.
     p90 = now + 1.5 * start_s + 1.1 * tokens / slow
@@ -102,9 +103,9 @@ def admit(
     speed = capacity / safety
     if _fits(one, others, speed, now):
         return
-    needed = (one.tokens + ahead(one, others, now)) / speed
+    needed = (one.tokens + ahead(one, others)) / speed
     begin = now if since is None else since
-    windows = (name for name, seconds in _WINDOWS if _fits(replace(one, deadline=begin + seconds), others, speed, now))
+    windows = (name for name, seconds in _WINDOWS if _fits(one.due(begin + seconds, now), others, speed, now))
     window = next(windows, None)
     would_do = f"a completion_window of {window} would do" if window else "no window of a week would do"
     raise ServiceError(
@@ -119,7 +120,7 @@ def admit(
 def _fits(one: Claim, others: Sequence[Claim], speed: float, now: float) -> bool:
     """Whether it ends in time, and every later one that would have ended in time without it still does."""
     assert one.deadline is not None
-    if now + (one.tokens + ahead(one, others, now)) / speed > one.deadline:
+    if now + (one.tokens + ahead(one, others)) / speed > one.deadline:
         return False
     dated = sorted(
         (other.deadline, other.tokens) for other in others if other.deadline and other.batch_id != one.batch_id

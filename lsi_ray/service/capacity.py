@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 
 from lsi_ray.errors import Finding
 from lsi_ray.ledger.records import NewBatch
@@ -37,7 +36,9 @@ class Capacity:
         most = self._settings.max_batches_per_caller
         if self._ledger.count_alive(new.caller) >= most:
             raise ServiceError("too_many_batches", f"{most} batches of yours have not ended yet")
-        return self._check(new.model, Claim(new.batch_id, 0.0, new.deadline, new.priority)) if new.model else ()
+        if not new.model:
+            return ()
+        return self._check(new.model, Claim.of(new.batch_id, 0.0, new.deadline, new.priority, self._clock()))
 
     def window(self, served: Served, deadline: float) -> tuple[str, ...]:
         """The same for another window of a batch; a longer one is always fine. Raises ServiceError `no_capacity`."""
@@ -45,7 +46,8 @@ class Capacity:
         at_work = batch.status in (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS)
         if not at_work or not batch.model or (batch.deadline is not None and deadline >= batch.deadline):
             return ()
-        one = replace(claim(Load.of(served), self._at_hand.meter(batch.model)), deadline=deadline)
+        now = self._clock()
+        one = claim(Load.of(served), self._at_hand.meter(batch.model), now).due(deadline, now)
         return self._check(batch.model, one, since=batch.created_at)
 
     def weigh(self, batch_id: str, size: BatchSize) -> Finding | None:
@@ -55,7 +57,7 @@ class Capacity:
             load = Load.of(self._ledger.served(batch_id))
             try:
                 self._check_rows(load)
-                one = claim(load, self._at_hand.meter(load.model))
+                one = claim(load, self._at_hand.meter(load.model), self._clock())
                 for warning in self._check(load.model, one):
                     self._ledger.warn(batch_id, warning)
             except ServiceError as error:

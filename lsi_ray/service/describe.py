@@ -75,7 +75,7 @@ def _eta(served: Served, model: ModelState, others: Sequence[Claim], now: float)
     """None before validation has counted the work."""
     if served.batch.status not in (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS) or not served.state.size.rows:
         return None
-    return eta(claim(Load.of(served), model.meter), others, model.meter, model.start_s, now)
+    return eta(claim(Load.of(served), model.meter, now), others, model.meter, model.start_s, now)
 
 
 def _waiting(served: Served, model: ModelState, position: int | None) -> Waiting | None:

@@ -16,7 +16,6 @@ import msgspec
 from lsi_ray.ledger.records import Answers, CommitResult
 from lsi_ray.ledger.service_ledger import ServiceLedger
 from lsi_ray.ledger.states import BatchStatus
-from lsi_ray.ledger.turns import urgency
 from lsi_ray.ledger.workdir import atomic_write
 from lsi_ray.service.admission import Claim, claim
 from lsi_ray.service.backend import Waiting
@@ -157,9 +156,9 @@ class Work:
         for load in self._ledger.loads():
             if load.status == BatchStatus.VALIDATING:
                 validating.append(load.batch_id)
-            claims.setdefault(load.model, []).append(claim(load, self.meter(load.model)))
+            claims.setdefault(load.model, []).append(claim(load, self.meter(load.model), now))
         for model in claims:
-            claims[model].sort(key=lambda one: (urgency(one.deadline, now), -one.priority, one.deadline or 0.0))
+            claims[model].sort(key=lambda one: (one.turn, one.deadline or 0.0))
         places = {one.batch_id: place for ordered in claims.values() for place, one in enumerate(ordered)}
         places |= {batch_id: place for place, batch_id in enumerate(validating)}
         self._claims, self._places, self._read_at = claims, places, now

@@ -23,7 +23,7 @@ def steady(tokens_per_s, seconds=300, *, full=True, completion=0.2, meter=None, 
 
 
 def claim(name="me", tokens=1000.0, hours=24.0, priority=0):
-    return Claim(name, tokens, NOW + hours * 3600, priority)
+    return Claim.of(name, tokens, NOW + hours * 3600, priority, NOW)
 
 
 def test_a_steady_speed_is_measured():
@@ -88,7 +88,7 @@ def test_completions_are_bounded_by_max_tokens_and_by_what_the_model_gives():
 
 def test_urgent_work_is_ahead_and_equal_work_takes_turns():
     urgent, equal, later = claim("u", 500, hours=1), claim("e", 5000), claim("l", 9000, hours=200)
-    assert ahead(claim(), [urgent, equal, later, claim()], NOW) == 500 + 1000
+    assert ahead(claim(), [urgent, equal, later, claim()]) == 500 + 1000
 
 
 def test_the_range_holds_the_steady_case():
