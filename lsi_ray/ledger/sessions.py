@@ -53,7 +53,8 @@ def lease(
     room = max_outstanding_rows - _outstanding(db, session)
     # With nothing out, one shard goes however large it is, or it never would.
     leases = _choose(db, current["model"], session, max_rows, room, now, at_least_one=room == max_outstanding_rows)
-    _take(db, session, request, leases)
+    if leases:
+        _take(db, session, request, leases)
     return _answer(db, current["model"], tuple(leases))
 
 
