@@ -51,6 +51,9 @@ class VllmEngine(_Engine):
     env: dict[str, str] = {}
     """Environment of the engine and of the render workers, such as `VLLM_CPU_KVCACHE_SPACE`."""
     device: Literal["cpu", "cuda"] = "cuda"
+    schema_cpu_s: int = Field(default=40, ge=1)
+    """Seconds of CPU, over up to 8 cores, that compiling one JSON schema may take before its row is refused. With a
+    vocabulary of 150,000 tokens each string of another `maxLength` over 100 costs 4 to 7 of them, others are cheap."""
 
     @model_validator(mode="after")
     def _check(self) -> VllmEngine:

@@ -58,6 +58,18 @@ def engine_args(engine: VllmEngine) -> dict[str, Any]:
     return args
 
 
+def _async_engine_args(engine: VllmEngine) -> Any:
+    from lsi_ray.engine.vllm.imports import AsyncEngineArgs, StructuredOutputsConfig
+
+    args = engine_args(engine)
+    # vLLM makes a dict into its section for other arguments, but not for this one. Its "auto" lets the first schema an
+    # engine meets choose the backend for all later ones, so that an answer would depend on the rows before it.
+    args["structured_outputs_config"] = StructuredOutputsConfig(
+        **{"backend": "xgrammar", **args.get("structured_outputs_config", {})}
+    )
+    return AsyncEngineArgs(**args)
+
+
 def settle_platform() -> None:
     """On a node without a GPU, a CUDA build of vLLM knows no platform, and refuses to make any config at all. Rendering
     and finishing belong on such nodes; for them the CPU will do."""
@@ -69,24 +81,22 @@ def settle_platform() -> None:
 
 def vllm_config(engine: VllmEngine) -> Any:
     """The full VllmConfig of an engine. Raises ConfigError on an argument this vLLM does not know or refuses."""
-    from lsi_ray.engine.vllm.imports import AsyncEngineArgs
-
     try:
-        return AsyncEngineArgs(**engine_args(engine)).create_engine_config()
+        return _async_engine_args(engine).create_engine_config()
     except (TypeError, ValueError) as error:
         raise ConfigError(f"engine.args: {error}") from error
 
 
 def renderer_config(engine: VllmEngine) -> Any:
     """The part of the config that rendering needs, made without a GPU (as vLLM's own render server does)."""
-    from lsi_ray.engine.vllm.imports import AsyncEngineArgs, VllmConfig
+    from lsi_ray.engine.vllm.imports import VllmConfig
 
     settle_platform()
     try:
-        args = AsyncEngineArgs(**engine_args(engine))
+        args = _async_engine_args(engine)
         model_config = args.create_model_config()
         # Rendering runs no kernels: skip the check of the quantisation against a device that is not here.
         model_config.quantization = None
-        return VllmConfig(model_config=model_config)
+        return VllmConfig(model_config=model_config, structured_outputs_config=args.structured_outputs_config)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"engine.args: {error}") from error

@@ -41,6 +41,7 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
     "PoolingParams": ("vllm.pooling_params",),
     "PromptTokenUsageInfo": ("vllm.entrypoints.serve.engine.protocol", _OLD_PROTOCOL),
     "RequestOutputKind": ("vllm.sampling_params",),
+    "StructuredOutputsConfig": ("vllm.config",),
     "ToolCall": ("vllm.entrypoints.generate.base.protocol", _OLD_PROTOCOL),
     "UsageInfo": ("vllm.entrypoints.serve.engine.protocol", _OLD_PROTOCOL),
     "VIDEO_LOADER_REGISTRY": ("vllm.multimodal.video",),
@@ -49,8 +50,11 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
     "VideoSourceMetadata": ("vllm.multimodal.video_decoders.base", "vllm.multimodal.video"),
     "VideoTargetMetadata": ("vllm.multimodal.video_decoders.base", "vllm.multimodal.video"),
     "VllmConfig": ("vllm.config",),
+    "XgrammarBackend": ("vllm.v1.structured_output.backend_xgrammar",),
+    "get_structured_output_key": ("vllm.v1.structured_output.request",),
     "platforms": ("vllm",),
     "get_video_loader_backend_for_processor": ("vllm.multimodal.video",),
+    "has_xgrammar_unsupported_json_features": ("vllm.v1.structured_output.backend_xgrammar",),
     "renderer_from_config": ("vllm.renderers",),
 }
 

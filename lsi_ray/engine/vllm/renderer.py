@@ -16,6 +16,7 @@ from lsi_ray.engine import ReadMedia
 from lsi_ray.engine.vllm import media
 from lsi_ray.engine.vllm.config import renderer_config
 from lsi_ray.engine.vllm.embedding import render_embedding
+from lsi_ray.engine.vllm.grammars import Grammars
 from lsi_ray.engine.vllm.imports import (
     ChatCompletionRequest,
     CompletionRequest,
@@ -51,6 +52,7 @@ class VllmRenderer:
         self._defaults = config.model_config.get_diff_sampling_param()
         self._cap = _max_tokens_cap(config.model_config, self._defaults)
         self._placeholder_ids = placeholder_ids(config.model_config.hf_config.to_dict())
+        self._grammars = Grammars(config, self._online.renderer.get_tokenizer(), engine.schema_cpu_s)
         self._decoded = media.DecodedMedia(media_cache_bytes)
 
     async def render(self, request: Request, read_media: ReadMedia) -> bytes:
@@ -83,6 +85,7 @@ class VllmRenderer:
         check_placeholders(request, engine_input, self._placeholder_ids)
         wanted = chat.max_completion_tokens if chat.max_completion_tokens is not None else chat.max_tokens
         params = chat.to_sampling_params(self._max_tokens(wanted, engine_input), self._defaults)
+        self._grammars.check(params, "response_format" if "response_format" in request.body else "tools")
         prompt = Prompt(engine_input, _tokens_out(params), self._reasoning(chat, engine_input))
         return Rendered(request.url, (prompt,), chat if self._online.parser is not None else None)
 
@@ -97,7 +100,9 @@ class VllmRenderer:
 
     def _completion_prompt(self, completion: CompletionRequest, engine_input: Any) -> Prompt:
         max_tokens = self._max_tokens(completion.max_tokens, engine_input)
-        return Prompt(engine_input, _tokens_out(completion.to_sampling_params(max_tokens, self._defaults)), {})
+        params = completion.to_sampling_params(max_tokens, self._defaults)
+        self._grammars.check(params, "response_format")
+        return Prompt(engine_input, _tokens_out(params), {})
 
     def _max_tokens(self, wanted: int | None, engine_input: Any) -> int:
         """As vLLM's server: what was asked for, else the model's default, within the context and the operator's cap."""
