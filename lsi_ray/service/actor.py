@@ -31,7 +31,7 @@ from lsi_ray.service.describe import view
 from lsi_ray.service.desk import Desk, sweep
 from lsi_ray.service.file_desk import FileDesk
 from lsi_ray.service.kept_urls import KeptUrls
-from lsi_ray.service.logs import log_lines
+from lsi_ray.stream.logs import log_lines
 from lsi_ray.service.metrics import Metrics
 from lsi_ray.service.models_state import Replicas, Speeds, Work, model_state
 from lsi_ray.service.names import NAMESPACE, SERVICE
@@ -268,6 +268,7 @@ class ServiceActor(ServiceLedger):
             model,
             self._work.meter(model),
             self._replicas,
+            served=not model or model in self._deployment.models,
             no_room=supervisor is not None and model in supervisor.no_room,
             failure=supervisor.stream_failures.get(model) if supervisor is not None else None,
             streaming=model in self._streaming(),

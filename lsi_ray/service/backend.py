@@ -159,7 +159,8 @@ class Eta:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Why nothing moves: `queued`, `model_loading`, `no_capacity`, `input_url`, `output_url`, ..."""
+    """Why nothing moves: `queued`, `model_loading`, `engine_failed`, `no_capacity` (GPUs), `no_space` (disk),
+    `input_url`, `output_url`, `model_not_served`."""
 
     reason: str
     message: str

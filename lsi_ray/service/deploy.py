@@ -67,9 +67,9 @@ class Deploy(_Section):
     api: ApiSettings = ApiSettings()
     admission: AdmissionSettings = AdmissionSettings()
     keep: Keeping = Keeping()
-    intakes: int = Field(default=4, ge=1)
+    intakes: int = Field(default=3, ge=1)
     """Batches fetched and validated at once, in processes of their own; one caller's take all but one at most."""
-    deliveries: int = Field(default=4, ge=1)
+    deliveries: int = Field(default=3, ge=1)
     max_retries: int = Field(default=2, ge=0)
     """Of one batch, as LSI has it."""
     cancel_delivery_s: float = Field(default=45.0, ge=1)

@@ -165,8 +165,11 @@ class Work:
 
 
 def model_state(
-    model: str, meter: Meter, replicas: Replicas, *, no_room: bool, failure: str | None, streaming: bool
+    model: str, meter: Meter, replicas: Replicas, *, served: bool, no_room: bool, failure: str | None, streaming: bool
 ) -> ModelState:
+    """`served`: by this deployment; the one that accepted the batch may have been another."""
+    if not served:
+        return ModelState(meter, _START_S, Waiting("model_not_served", f"{model} is not served here any more"))
     if replicas.ready(model):
         return ModelState(meter, 0.0, None)
     if no_room:

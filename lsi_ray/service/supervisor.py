@@ -232,7 +232,7 @@ class Supervisor:
         if job.kind == "intake":
             self._intake_failed(batch, job, failures)
         elif job.error is not None:
-            self._ledger.notice(job.batch_id, f"output_url: {job.error.message}")
+            self._ledger.notice(job.batch_id, _notice("output_url", job.error))
 
     def _intake_failed(self, batch: Batch, job: Finished, failures: int) -> None:
         if batch.status != BatchStatus.VALIDATING:
@@ -242,7 +242,7 @@ class Supervisor:
                 message = f"its validation was lost {failures} times: {job.detail}"
                 self._ledger.fail_batch(batch.batch_id, [Finding("internal_error", message)])
         elif isinstance(job.error, StorageError) and job.error.transient:
-            self._ledger.notice(batch.batch_id, f"input_url: {job.error.message}")
+            self._ledger.notice(batch.batch_id, _notice("input_url", job.error))
         elif job.error.code == "input_url_expired":  # while the batch waited for its turn: no fault of its input
             said = f"{job.error.message}; PATCH the batch with a fresh input_url, and it goes on"
             self._ledger.notice(batch.batch_id, f"input_url: {said}")
@@ -289,9 +289,8 @@ class Supervisor:
         """A model that waits for GPUs takes those of a stream that only keeps its engines loaded."""
         if self.no_room:
             running = self._streams.running()
-            self._let_go |= {
-                model for model in list(self._idle_since) if model in running
-            }  # leases change it meanwhile
+            idle = list(self._idle_since)  # leases change it meanwhile
+            self._let_go |= {model for model in idle if model in running}
 
     # -- housekeeping
 
@@ -300,6 +299,11 @@ class Supervisor:
         store = FileStore(self._work.path)
         for file_id in self._ledger.expire_files():
             store.delete(file_id)
+
+
+def _notice(reason: str, error: LsiError) -> str:
+    """What a batch waits for: as a word, and for people."""
+    return f"{'no_space' if error.code == 'work_dir_full' else reason}: {error.message}"
 
 
 def _in_turn(batches: Iterable[Batch]) -> list[Batch]:

@@ -6,13 +6,14 @@ had to be stopped, or has done a hundred jobs, is replaced.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from lsi_ray.errors import LsiError
+from lsi_ray.errors import LsiError, StorageError
 from lsi_ray.ledger.workdir import WorkDir
 from lsi_ray.service.delivery_job import deliver_batch
 from lsi_ray.service.deploy import Deployment
@@ -22,6 +23,7 @@ from lsi_ray.service.supervisor import Finished, Kind
 from lsi_ray.stream.ledger_actor import RemoteLedger, this_node
 
 _JOBS_EACH = 100
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
 
 class JobRunner:
@@ -89,6 +91,9 @@ def _outcome(kind: Kind, batch_id: str, job: Any) -> Finished:
     except RayTaskError as error:
         if isinstance(error.cause, LsiError):
             return Finished(kind, batch_id, error=error.cause)
+        if isinstance(error.cause, OSError) and error.cause.errno in _FULL:
+            full = StorageError("work_dir_full", f"the service's disk: {error.cause.strerror}", transient=True)
+            return Finished(kind, batch_id, error=full)
         return Finished(kind, batch_id, lost=True, detail=f"{type(error.cause).__name__}: {error.cause}"[:300])
     except RayError as error:
         return Finished(kind, batch_id, lost=True, detail=f"{type(error).__name__}"[:300])

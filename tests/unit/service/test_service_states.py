@@ -13,6 +13,8 @@ from lsi_ray.ledger.records import Answers, ResultLine
 from lsi_ray.ledger.segments import write_segment
 from lsi_ray.service.api.lsi_wire import batch_of, status_of
 from lsi_ray.service.backend import Patch, Waiting
+from lsi_ray.service.models_state import Replicas, model_state
+from lsi_ray.service.speed import Meter
 from lsi_ray.storage.secret_url import SecretUrl
 
 
@@ -143,3 +145,20 @@ def test_a_bug_that_one_batch_brings_out_leaves_the_others_alone(house, monkeypa
     monkeypatch.setattr(house.workers, "start", stumble)
     house.tick()
     assert (house.status(bad), house.status(good)) == ("validating", "in_progress")
+
+
+def test_a_full_disk_is_no_fault_of_a_batch(house):
+    house.workers.broken["intake"] = StorageError("work_dir_full", "the service's disk: full", transient=True)
+    batch_id = house.submit(1)
+    house.tick(100, seconds=5.0)
+    assert house.desk.get(ANN, batch_id).waiting.reason == "no_space"
+    house.workers.broken.clear()
+    house.tick(100, seconds=5.0)
+    assert house.status(batch_id) == "in_progress"
+
+
+def test_a_batch_of_a_model_that_is_no_longer_served_says_so(folder):
+    replicas = Replicas(folder)
+    state = {"no_room": False, "failure": None, "streaming": False}
+    assert model_state("m", Meter(), replicas, served=False, **state).waiting.reason == "model_not_served"
+    assert model_state("m", Meter(), replicas, served=True, **state).waiting.reason == "model_loading"

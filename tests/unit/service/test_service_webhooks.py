@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 
 import openai
@@ -86,3 +87,12 @@ def test_webhooks_are_guarded_as_every_url():
             post(SecretUrl(url), {}, b"{}")
         assert caught.value.code == "destination_not_allowed"
         assert "topsecret" not in str(caught.value)
+
+
+def test_a_server_that_does_not_answer_keeps_nobody_elses_event(folder):
+    """Two events, neither taken before the other is on its way."""
+    both = threading.Barrier(2, timeout=5)
+    box = outbox(folder, lambda *_: both.wait(), time.time)
+    for number in range(2):
+        box.put(f"batch_{number}", "completed", HOOK)
+    assert box.send_due() == 2
