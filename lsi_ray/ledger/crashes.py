@@ -7,9 +7,12 @@ attempt 3, one row alone                crash -> the ledger answers it with `cod
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 
 from lsi_ray.ledger import batches, positions, shards
+
+log = logging.getLogger(__name__)
 
 MESSAGE_CHARS = 500
 
@@ -31,3 +34,6 @@ def _quarantine(db: sqlite3.Connection, shard: sqlite3.Row, code: str, reason: s
     db.executemany("INSERT INTO quarantined VALUES (?, ?, ?, ?)", ((batch_no, p, code, full) for p in todo))
     shards.set_done(db, shard, positions.with_bits(shard["start"], shard["done"], todo, True))
     batches.count(db, batch_no, failed=len(todo))
+    batch = db.execute("SELECT batch_id FROM batches WHERE batch_no = ?", (batch_no,)).fetchone()["batch_id"]
+    for position in todo:
+        log.warning("row ended by crashes", extra={"fields": {"batch": batch, "position": position, "code": code}})

@@ -1,4 +1,5 @@
-"""What the service tells Prometheus, through Ray's metrics (`ray_` before each name).
+"""What the service tells Prometheus, through Ray's metrics (`ray_` before each name). Those of the stages are in
+stream/stage_metrics.py.
 
 | name | kind, labels | what |
 |---|---|---|
@@ -11,6 +12,8 @@
 | `lsi_replicas` | gauge: model, state | engine replicas: `ready`, `loading`, `restarting`, `failed` |
 | `lsi_batch_seconds` | histogram: model, stage | `validating`, `in_progress`, `finalizing` of batches that ended |
 | `lsi_commit_seconds` | histogram: model | one commit in the ledger, its fdatasync included |
+| `lsi_stage_seconds` | histogram: model, stage | a shard in `read`, `render` (without its reads), `generate`, `commit` |
+| `lsi_media_bytes_total` | counter: model | images and videos read from archives |
 | `lsi_stream_failures_total` | counter: model | streams that ended early |
 """
 

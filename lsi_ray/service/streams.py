@@ -17,7 +17,7 @@ from ray.exceptions import ActorUnavailableError, RayError
 from lsi_ray.config import Config
 from lsi_ray.errors import LsiError
 from lsi_ray.service.deploy import Deployment
-from lsi_ray.service.logs import log_lines
+from lsi_ray.stream.logs import log_lines
 from lsi_ray.service.names import NAMESPACE, STREAM_PREFIX, stream_name
 from lsi_ray.service.supervisor import StreamEnd
 from lsi_ray.stream.build import build_stream

@@ -21,12 +21,19 @@ _CONTROL = 0.01  # logical CPUs of a stage that mostly waits
 
 
 def build_stream(
-    config: Config, work: Path, ledger: RemoteLedger, session: int, shard_rows: int, largest_shard: int | None = None
+    config: Config,
+    work: Path,
+    ledger: RemoteLedger,
+    session: int,
+    shard_rows: int,
+    largest_shard: int | None = None,
+    log_file: Path | None = None,
 ) -> Dataset:
     """source -> render -> generate -> commit, as a lazy Ray Data execution whose blocks are shards.
 
     `shard_rows`: rows per shard of the batches at hand, or of the smallest that may come; sets how many shards fill an
     engine. The rows that are out at once follow from the largest, so that a stream of all sizes holds no more of them.
+    `log_file`: where the stages log, on storage that they share; None is each one's standard error.
     """
     _set_context()
     stages = as_stream_ledger(ledger)
@@ -38,14 +45,14 @@ def build_stream(
     leased = _read(LeaseSource(stages, session, outstanding))
     rendered = leased.map_batches(
         Render,
-        fn_constructor_args=(config, work),
+        fn_constructor_args=(config, work, log_file),
         compute=ActorPoolStrategy(min_size=min(config.render.min, render_max), max_size=render_max),
         num_cpus=1,
         **_SHARD,
     )
     generated = rendered.map_batches(
         Generate,
-        fn_constructor_args=(config, stages),
+        fn_constructor_args=(config, stages, log_file),
         compute=ActorPoolStrategy(
             min_size=config.replicas.min,
             max_size=config.replicas.max,
@@ -59,7 +66,7 @@ def build_stream(
     )
     return generated.map_batches(
         Commit,
-        fn_constructor_args=(config, work, stages),
+        fn_constructor_args=(config, work, stages, log_file),
         compute=ActorPoolStrategy(min_size=1, max_size=max(1, config.replicas.max // 4)),
         num_cpus=_CONTROL,
         **_SHARD,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from pathlib import Path
 
@@ -14,20 +15,27 @@ from lsi_ray.errors import RowError
 from lsi_ray.ledger.records import Answers, ResultLine
 from lsi_ray.ledger.segments import write_segment
 from lsi_ray.ledger.workdir import WorkDir
+from lsi_ray.stream.logs import RowLog
 from lsi_ray.stream.packet import Packet, Row, from_block
 from lsi_ray.stream.ports import StreamLedger
 from lsi_ray.stream.render import prepare_process
+from lsi_ray.stream.stage_metrics import StageMetrics
+
+log = logging.getLogger(__name__)
 
 
 class Commit:
-    def __init__(self, config: Config, work: Path, ledger: StreamLedger) -> None:
-        prepare_process(config)
+    def __init__(self, config: Config, work: Path, ledger: StreamLedger, log_file: Path | None = None) -> None:
+        prepare_process(config, log_file)
         self._finisher = make_finisher(config)
         self._work = WorkDir(work)
         self._ledger = ledger
+        self._rows = RowLog(log)
+        self._metrics = StageMetrics(config.model)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        accepted = sum(self._commit(packet) for packet in from_block(block))
+        with self._metrics.timed("commit"):
+            accepted = sum(self._commit(packet) for packet in from_block(block))
         return pa.table({"rows": [accepted]})
 
     def _commit(self, packet: Packet) -> int:
@@ -66,5 +74,6 @@ class Commit:
         )
 
     def _failure(self, batch_id: str, row: Row, error: RowError) -> ResultLine:
+        self._rows.failed(batch_id, row.row, error)
         line = failure_line(batch_id, row.row, row.custom_id, error, row.line)
         return ResultLine(row=row.row, position=row.position, line=line, failed=True)

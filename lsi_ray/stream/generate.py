@@ -10,6 +10,7 @@ shards back while there is another one that can.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import socket
@@ -17,6 +18,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -24,17 +26,22 @@ from lsi_ray.config import Config
 from lsi_ray.errors import ConfigError, EngineError, RowError
 from lsi_ray.stream.gate import Gate
 from lsi_ray.stream.keeper import Keeper
+from lsi_ray.stream.logs import fields
 from lsi_ray.stream.packet import Packet, Row, from_block, to_block
 from lsi_ray.stream.ports import StreamLedger
 from lsi_ray.stream.presence import Presence
 from lsi_ray.stream.render import prepare_process
+from lsi_ray.stream.stage_metrics import StageMetrics
+
+log = logging.getLogger(__name__)
 
 _FLUSH_S = 20.0  # a long row holds the finished rows of its shard back no longer than this
 
 
 class Generate:
-    def __init__(self, config: Config, ledger: StreamLedger) -> None:
-        prepare_process(config)
+    def __init__(self, config: Config, ledger: StreamLedger, log_file: Path | None = None) -> None:
+        prepare_process(config, log_file)
+        self._metrics = StageMetrics(config.model)
         self._ledger = ledger
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._gate = Gate()
@@ -62,7 +69,8 @@ class Generate:
             return
         wanted = set(todo)
         packet.rows = [row for row in packet.rows if row.position in wanted]
-        yield from self._run(packet)
+        with self._metrics.timed("generate"):
+            yield from self._run(packet)
 
     def _stand_aside(self, packet: Packet, gone: EngineError | ConfigError, begun: bool) -> None:
         """This replica has no engine. Its shards go to the others; without another the reason ends the session.
@@ -116,6 +124,8 @@ class Generate:
             task.cancel()
         error = self._keeper.lost.get(generation, error)
         code = "engine_timeout" if error.code == "engine_timeout" else "engine_crashed"
+        told = fields(batch=packet.batch_id, shard=packet.shard_id, code=code, rows=len(packet.rows))
+        log.warning("the engine was lost while a shard ran", extra=told)
         self._ledger.crash(packet.session, (packet.shard_id,), str(error), code=code)
         self._keeper.replace(generation, error)
 

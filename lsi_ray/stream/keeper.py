@@ -8,6 +8,7 @@ what was wrong with the machine may pass, and meanwhile other replicas have its 
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 import time
@@ -19,8 +20,11 @@ from typing import Any, Protocol, TypeVar
 from lsi_ray.config import Config
 from lsi_ray.engine import make_engine
 from lsi_ray.errors import ConfigError, EngineError
+from lsi_ray.stream.logs import fields
 from lsi_ray.stream.ports import ReplicaState
 from lsi_ray.stream.watchdog import Traffic, until_silent
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _MAX_STARTS = 3
@@ -146,5 +150,7 @@ class Keeper:
             losses.put(error)
 
     def _tell(self, state: ReplicaState, detail: str) -> None:
+        level = logging.INFO if state in ("loading", "ready") else logging.WARNING
+        log.log(level, "engine %s", state, extra=fields(generation=self.generation, reason=detail))
         engine = getattr(self, "_engine", None)
         self._note(state, detail, engine.describe() if engine else {})

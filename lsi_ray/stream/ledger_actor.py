@@ -17,6 +17,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from lsi_ray.errors import LedgerError
 from lsi_ray.ledger.ledger import Ledger
 from lsi_ray.ledger.workdir import WorkDir
+from lsi_ray.stream.logs import LOG_FILE, log_lines
 from lsi_ray.stream.ports import SILENT_S, Replica, ReplicaState, StreamLedger
 
 
@@ -24,6 +25,7 @@ class LedgerActor(Ledger):
     """`Ledger`, plus the presence of replicas (in memory) and a way to end the source early."""
 
     def __init__(self, work: Path) -> None:
+        log_lines(work / LOG_FILE)
         super().__init__(WorkDir(work).create().ledger)
         self._replicas: dict[str, Replica] = {}
 

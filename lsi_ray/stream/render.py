@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from pathlib import Path
 
 import pyarrow as pa
 
+from lsi_ray.archive.rows import MediaRef, Request
 from lsi_ray.batch_files import BatchFiles
 from lsi_ray.config import Config, VllmEngine
 from lsi_ray.engine import make_renderer
 from lsi_ray.errors import RowError
 from lsi_ray.ledger.records import Lease
 from lsi_ray.ledger.workdir import WorkDir
+from lsi_ray.stream.logs import log_lines
 from lsi_ray.stream.packet import Packet, Row, from_block, to_block
+from lsi_ray.stream.stage_metrics import StageMetrics
 
 _OPEN_BATCHES = 8
 
 
 class Render:
-    def __init__(self, config: Config, work: Path) -> None:
-        prepare_process(config)
+    def __init__(self, config: Config, work: Path, log_file: Path | None = None) -> None:
+        prepare_process(config, log_file)
         self._config = config
         self._work = WorkDir(work)
         self._renderer = make_renderer(config)
+        self._metrics = StageMetrics(config.model)
         self._loop = asyncio.new_event_loop()
         self._batches: OrderedDict[str, BatchFiles] = OrderedDict()
 
@@ -36,15 +41,20 @@ class Render:
         files = self._open(lease.batch_id)
         if files is None:
             return _packet(lease, [])
-        return _packet(lease, [await self._render_row(files, position) for position in lease.todo()])
+        begun, reading = time.perf_counter(), Reading(files)
+        rows = [await self._render_row(files, position, reading) for position in lease.todo()]
+        self._metrics.took("read", reading.seconds)
+        self._metrics.took("render", time.perf_counter() - begun - reading.seconds)
+        self._metrics.media(reading.media_bytes)
+        return _packet(lease, rows)
 
-    async def _render_row(self, files: BatchFiles, position: int) -> Row:
+    async def _render_row(self, files: BatchFiles, position: int, reading: Reading) -> Row:
         entry = files.plan[position]
         row = Row(position, int(entry["row"]), int(entry["line"]), custom_id=None)
         try:
-            request = files.request(position)
+            request = reading.request(position)
             row.custom_id = request.custom_id
-            row.payload = await self._renderer.render(request, files.read_media)
+            row.payload = await self._renderer.render(request, reading.read_media)
         except RowError as error:
             row.error = error
         except Exception as error:  # a bug met by one row must not end the others; the row says what happened
@@ -67,8 +77,32 @@ def _packet(lease: Lease, rows: list[Row]) -> Packet:
     return Packet(lease.batch_id, lease.shard_id, lease.session, lease.exclusive, lease.rank, rows)
 
 
-def prepare_process(config: Config) -> None:
-    """What a worker process must have before its engine part is imported."""
+class Reading:
+    """The reads of one shard, with their time and the bytes of media."""
+
+    def __init__(self, files: BatchFiles) -> None:
+        self._files = files
+        self.seconds = 0.0
+        self.media_bytes = 0
+
+    def request(self, position: int) -> Request:
+        begun = time.perf_counter()
+        try:
+            return self._files.request(position)
+        finally:
+            self.seconds += time.perf_counter() - begun
+
+    def read_media(self, ref: MediaRef) -> bytes:
+        begun = time.perf_counter()
+        data = self._files.read_media(ref)
+        self.seconds += time.perf_counter() - begun
+        self.media_bytes += len(data)
+        return data
+
+
+def prepare_process(config: Config, log_file: Path | None) -> None:
+    """What a worker process must have before its engine part is imported. `log_file`: None is standard error."""
+    log_lines(log_file)
     if isinstance(config.engine, VllmEngine):
         from lsi_ray.engine.vllm.config import set_environment
 

@@ -22,6 +22,7 @@ from lsi_ray.ledger.records import Progress
 from lsi_ray.ledger.states import BatchStatus
 from lsi_ray.stream.build import build_stream
 from lsi_ray.stream.ledger_actor import RemoteLedger
+from lsi_ray.stream.logs import LOG_FILE, log_lines
 from lsi_ray.stream.ports import Replica
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ def run_until_answered(
     watch: Callable[[Snapshot], None],
 ) -> None:
     """Returns when no row of the batch is open. Raises EngineError when the engine cannot be made to answer."""
+    log_lines(work / LOG_FILE)
     runner = _Runner(config, work, ledger, batch_id)
     threading.Thread(target=runner.run, name="stream", daemon=True).start()
     try:
@@ -103,7 +105,8 @@ class _Runner:
         self.sessions += 1
         shard_rows = self._ledger.batch(self._batch_id).shard_rows
         try:
-            stream = build_stream(self._config, self._work, self._ledger, session, shard_rows)
+            log_file = self._work / LOG_FILE
+            stream = build_stream(self._config, self._work, self._ledger, session, shard_rows, log_file=log_file)
             for _ in stream.iter_internal_ref_bundles():
                 pass
         except (RayError, LsiError) as error:
