@@ -31,7 +31,6 @@ from lsi_ray.service.describe import view
 from lsi_ray.service.desk import Desk, sweep
 from lsi_ray.service.file_desk import FileDesk
 from lsi_ray.service.kept_urls import KeptUrls
-from lsi_ray.stream.logs import log_lines
 from lsi_ray.service.metrics import Metrics
 from lsi_ray.service.models_state import Replicas, Speeds, Work, model_state
 from lsi_ray.service.names import NAMESPACE, SERVICE
@@ -40,6 +39,7 @@ from lsi_ray.service.webhooks import Outbox, poster
 from lsi_ray.storage.transfer import DEFAULT_OPTIONS
 from lsi_ray.stream.cluster import quiet
 from lsi_ray.stream.ledger_actor import this_node
+from lsi_ray.stream.logs import log_lines
 from lsi_ray.stream.ports import ReplicaState
 
 log = logging.getLogger(__name__)
