@@ -3,7 +3,7 @@
 A field that is not in these tables is refused by name (`unknown_field`), null counts as absent, and fields that mean
 nothing here (`user`, `metadata`, `stream: false`, ...) are checked and left out. So what vLLM learns to accept in a new
 version (chat templates, priorities, cache salts, plug-in arguments, prompt embeddings) stays closed until it is
-opened here. Ranges follow OpenAI's API where it has the field, else vLLM's.
+opened here; `refused_fields` gives the reasons. Ranges follow OpenAI's API where it has the field, else vLLM's.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from lsi_ray.archive.kinds import (
     tokens,
 )
 from lsi_ray.archive.messages import messages
+from lsi_ray.archive.refused_fields import REFUSED
 from lsi_ray.archive.row_codes import bad_row, invalid, shown
 from lsi_ray.archive.row_limits import DEFAULT_ROW_LIMITS, RowLimits
 from lsi_ray.archive.schemas import bounded_schema
@@ -194,9 +195,9 @@ ENDPOINTS: dict[str, dict[str, Check]] = {
 }
 
 _CHECKS: dict[str, Check] = {
-    CHAT: record(ENDPOINTS[CHAT], required=frozenset({"model", "messages"})),
-    COMPLETIONS: record(ENDPOINTS[COMPLETIONS], required=frozenset({"model", "prompt"})),
-    EMBEDDINGS: record(ENDPOINTS[EMBEDDINGS], required=frozenset({"model", "input"})),
+    CHAT: record(ENDPOINTS[CHAT], frozenset({"model", "messages"}), REFUSED),
+    COMPLETIONS: record(ENDPOINTS[COMPLETIONS], frozenset({"model", "prompt"}), REFUSED),
+    EMBEDDINGS: record(ENDPOINTS[EMBEDDINGS], frozenset({"model", "input"}), REFUSED),
 }
 
 

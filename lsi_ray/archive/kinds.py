@@ -17,6 +17,7 @@ from lsi_ray.errors import RowError
 Check = Callable[[Any, str, RowLimits], Any]
 
 _LEFT_OUT = object()
+_NO_REASONS: Mapping[str, str] = {}
 
 
 def integer(low: int, high: int) -> Check:
@@ -108,8 +109,13 @@ def array(item: Check, max_items: int, *, min_items: int = 0) -> Check:
     return check
 
 
-def record(fields: Mapping[str, Check], required: frozenset[str] = frozenset()) -> Check:
-    """An object with no other fields than these. A null field counts as absent and is left out."""
+def record(
+    fields: Mapping[str, Check], required: frozenset[str] = frozenset(), reasons: Mapping[str, str] = _NO_REASONS
+) -> Check:
+    """An object with no other fields than these. A null field counts as absent and is left out.
+
+    `reasons`: why certain other fields are refused.
+    """
 
     def check(value: Any, param: str, limits: RowLimits) -> dict[str, Any]:
         if type(value) is not dict:
@@ -118,7 +124,7 @@ def record(fields: Mapping[str, Check], required: frozenset[str] = frozenset()) 
         for name, entry in value.items():
             rule = fields.get(name)
             if rule is None:
-                raise unknown_field(f"{param}.{name}")
+                raise unknown_field(f"{param}.{name}", reasons.get(name))
             if entry is None:
                 continue
             result = rule(entry, f"{param}.{name}", limits)
@@ -132,9 +138,10 @@ def record(fields: Mapping[str, Check], required: frozenset[str] = frozenset()) 
     return check
 
 
-def unknown_field(path: str) -> RowError:
+def unknown_field(path: str, reason: str | None = None) -> RowError:
     path = path if len(path) <= 120 else path[:120] + "..."
-    return bad_row("unknown_field", f"{path} is not a field that is accepted here", path)
+    why = f": {reason}" if reason else ""
+    return bad_row("unknown_field", f"{path} is not a field that is accepted here{why}", path)
 
 
 def missing(path: str) -> RowError:

@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-import ast
 import copy
-import importlib.util
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 from archive_rows import chat
 
 from lsi_ray.archive.fields import CHAT, COMPLETIONS, EMBEDDINGS, allowed_fields, check_body
+from lsi_ray.archive.refused_fields import REFUSED
 from lsi_ray.archive.row_limits import RowLimits
 from lsi_ray.errors import RowError
 
@@ -242,30 +240,19 @@ def test_messages_out_of_form(message: Any, param: str) -> None:
     assert param in caught.value.message
 
 
-def vllm_fields(file: str, *classes: str) -> set[str]:
-    """Field names of vLLM's request models, read from its source: importing it takes ten seconds."""
-    spec = importlib.util.find_spec("vllm")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip("vLLM is not installed")
-    path = Path(spec.submodule_search_locations[0]) / "entrypoints" / file
-    if not path.exists():
-        pytest.skip(f"this version of vLLM has no {file}")
-    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
-    fields = [item for node in nodes if node.name in classes for item in node.body if isinstance(item, ast.AnnAssign)]
-    return {item.target.id for item in fields if isinstance(item.target, ast.Name) and item.target.id[0] != "_"}
+@pytest.mark.parametrize("url", [CHAT, COMPLETIONS, EMBEDDINGS])
+def test_fields_refused_for_a_reason_say_it(url: str) -> None:
+    """That these are all of vLLM's, tests/integration/test_vllm_fields.py looks up in the installed one."""
+    refused = set(REFUSED) - allowed_fields(url)
+    assert len(refused) > 50
+    for name in refused:
+        with pytest.raises(
+            RowError, match=f"body.{name} is not a field that is accepted here: {REFUSED[name]}"
+        ) as caught:
+            check_body(url, {"model": "m", name: 1})
+        assert (caught.value.code, caught.value.param) == ("unknown_field", f"body.{name}")
 
 
-@pytest.mark.parametrize(("url", "file", "name"), [
-    (CHAT, "openai/chat_completion/protocol.py", "ChatCompletionRequest"),
-    (COMPLETIONS, "openai/completion/protocol.py", "CompletionRequest"),
-])  # fmt: skip
-def test_of_vllms_fields_only_the_allowed_pass_and_all_allowed_exist(url: str, file: str, name: str) -> None:
-    fields = vllm_fields(file, name)
-    assert len(fields) > 40
-    assert allowed_fields(url) - fields <= {"metadata", "store"}  # of OpenAI's API, left out
-    base = {"model": "m", "messages": [{"role": "user", "content": "x"}], "prompt": "x"}
-    base = {key: value for key, value in base.items() if key in allowed_fields(url)}
-    for field in fields - allowed_fields(url):
-        with pytest.raises(RowError) as caught:
-            check_body(url, base | {field: 1})
-        assert (caught.value.code, caught.value.param) == ("unknown_field", f"body.{field}")
+def test_no_field_is_refused_for_a_reason_and_allowed_everywhere() -> None:
+    everywhere = allowed_fields(CHAT) & allowed_fields(COMPLETIONS) & allowed_fields(EMBEDDINGS)
+    assert not everywhere & set(REFUSED)
