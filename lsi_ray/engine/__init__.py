@@ -37,9 +37,10 @@ class Engine(Protocol):
         """Load the model. Raises EngineError when it cannot."""
         ...
 
-    async def generate(self, rendered: bytes, request_id: str, rank: int) -> bytes:
+    async def generate(self, rendered: bytes, request_id: str, rank: int, cache_salt: str) -> bytes:
         """Run the model. Of the rows that wait inside, the smallest `rank` is next, and among equals the first that
-        came; a running row is never interrupted for another. Raises RowError for this row alone, EngineError when the
+        came; a running row is never interrupted for another. Rows share cached prefixes only with rows of the same
+        `cache_salt`. Raises RowError for this row alone, EngineError when the
         engine is gone."""
         ...
 

@@ -74,7 +74,7 @@ class SimulatedReplica:
         await asyncio.sleep(self._engine.start_seconds)
         self._up = True
 
-    async def generate(self, rendered: bytes, request_id: str, rank: int) -> bytes:
+    async def generate(self, rendered: bytes, request_id: str, rank: int, cache_salt: str) -> bytes:  # noqa: ARG002
         await self.ping()
         work: _Work = pickle.loads(rendered)
         async with self._seats.taken(rank):

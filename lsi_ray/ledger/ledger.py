@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lsi_ray.errors import Finding, LedgerError
 from lsi_ray.ledger import batches, commits, crashes, digest, lifecycle, sessions, shards
+from lsi_ray.ledger.cache_salts import CacheSalts
 from lsi_ray.ledger.database import Database
 from lsi_ray.ledger.lock import WorkLock
 from lsi_ray.ledger.records import (
@@ -39,6 +40,7 @@ class Ledger:
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time, lock_wait_s: float = 10.0) -> None:
         self._clock = clock
+        self._cache_salts = CacheSalts(path.parent / "cache.key")
         self._lock = WorkLock(path.parent / "lock", wait_s=lock_wait_s)
         try:
             self._database = Database(path)
@@ -171,7 +173,8 @@ class Ledger:
         """Shards of at most `max_rows` rows together, while at most `max_outstanding_rows` are out. A `request` number
         above 0 that repeats the session's last one gets the same leases again. `stale_session` ends the caller."""
         with self._database.transaction(durable=False) as db:
-            return sessions.lease(db, session, max_rows, max_outstanding_rows, request, self._clock())
+            salt = self._cache_salts.of
+            return sessions.lease(db, session, max_rows, max_outstanding_rows, request, self._clock(), salt)
 
     def begin(self, session: int, shard_id: int, replica: str) -> tuple[int, ...] | None:
         """The positions to run now, or None: do nothing. `replica` names one process running the shard once; the same

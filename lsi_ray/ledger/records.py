@@ -88,7 +88,7 @@ class Lease:
     """Positions [start, stop) to run, less those set in `done` (bit i, little-endian, is position start + i).
 
     `attempt` counts from 1. An `exclusive` lease is a suspect: it runs alone in its engine. `rank` orders the rows that
-    wait inside an engine, smaller first (turns.py).
+    wait inside an engine, smaller first (turns.py). `cache_salt` is the caller's (cache_salts.py).
     """
 
     batch_id: str
@@ -100,6 +100,7 @@ class Lease:
     done: bytes
     exclusive: bool
     rank: int = 0
+    cache_salt: str = ""
 
     def todo(self) -> tuple[int, ...]:
         return members(self.start, self.stop, self.done)

@@ -9,6 +9,7 @@ Whose turn it is: turns.py.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Iterator
 
 from lsi_ray.errors import LedgerError
 from lsi_ray.ledger import batches, crashes, positions, shards, turns
@@ -45,31 +46,43 @@ def _held_by_model(db: sqlite3.Connection, model: str) -> list[sqlite3.Row]:
 
 
 def lease(
-    db: sqlite3.Connection, session: int, max_rows: int, max_outstanding_rows: int, request: int, now: float
+    db: sqlite3.Connection,
+    session: int,
+    max_rows: int,
+    max_outstanding_rows: int,
+    request: int,
+    now: float,
+    salt: Callable[[str], str],
 ) -> LeaseAnswer:
     current = _current(db, session)
+
+    def made(shard: sqlite3.Row, batch: sqlite3.Row) -> Lease:
+        return shards.lease_of(shard, batch, session, now, salt(batch["caller"]))
+
     if request and current["request"] == request:
-        return _answer(db, current["model"], _given(db, session, request, now))
+        return _answer(db, current["model"], _given(db, session, request, made))
     room = max_outstanding_rows - _outstanding(db, session)
     # With nothing out, one shard goes however large it is, or it never would.
-    leases = _choose(db, current["model"], session, max_rows, room, now, at_least_one=room == max_outstanding_rows)
+    alone = room == max_outstanding_rows
+    chosen = _choose(turns.in_turn(db, current["model"], session, now), max_rows, room, at_least_one=alone)
+    leases = tuple(made(shard, batch) for batch, shard in chosen)
     if leases:
         _take(db, session, request, leases)
-    return _answer(db, current["model"], tuple(leases))
+    return _answer(db, current["model"], leases)
 
 
 def _choose(
-    db: sqlite3.Connection, model: str, session: int, max_rows: int, room: int, now: float, *, at_least_one: bool
-) -> list[Lease]:
-    leases: list[Lease] = []
+    waiting: Iterator[tuple[sqlite3.Row, sqlite3.Row]], max_rows: int, room: int, *, at_least_one: bool
+) -> list[tuple[sqlite3.Row, sqlite3.Row]]:
+    chosen: list[tuple[sqlite3.Row, sqlite3.Row]] = []
     rows = 0
-    for batch, shard in turns.in_turn(db, model, session, now):
+    for batch, shard in waiting:
         rows += shard["todo"]
-        first = not leases
+        first = not chosen
         if not ((rows <= max_rows or first) and (rows <= room or (first and at_least_one))):
             break
-        leases.append(shards.lease_of(shard, batch, session, now))
-    return leases
+        chosen.append((batch, shard))
+    return chosen
 
 
 def _current(db: sqlite3.Connection, session: int) -> sqlite3.Row:
@@ -82,13 +95,15 @@ def _current(db: sqlite3.Connection, session: int) -> sqlite3.Row:
     return row
 
 
-def _given(db: sqlite3.Connection, session: int, request: int, now: float) -> tuple[Lease, ...]:
+def _given(
+    db: sqlite3.Connection, session: int, request: int, made: Callable[[sqlite3.Row, sqlite3.Row], Lease]
+) -> tuple[Lease, ...]:
     rows = db.execute(
-        "SELECT shards.*, batch_id, priority, deadline FROM shards JOIN batches USING (batch_no)"
+        "SELECT shards.*, batch_id, caller, priority, deadline FROM shards JOIN batches USING (batch_no)"
         " WHERE session = ? AND state IN (1, 2) AND state = ? AND shards.request = ? ORDER BY shard_id",
         (session, ShardState.LEASED, request),
     )
-    return tuple(shards.lease_of(row, row, session, now) for row in rows)
+    return tuple(made(row, row) for row in rows)
 
 
 def _outstanding(db: sqlite3.Connection, session: int) -> int:
@@ -96,7 +111,7 @@ def _outstanding(db: sqlite3.Connection, session: int) -> int:
     return db.execute(query, (session,)).fetchone()[0] or 0
 
 
-def _take(db: sqlite3.Connection, session: int, request: int, leases: list[Lease]) -> None:
+def _take(db: sqlite3.Connection, session: int, request: int, leases: tuple[Lease, ...]) -> None:
     db.execute("UPDATE sessions SET request = ? WHERE session = ?", (request, session))
     db.executemany(
         "UPDATE shards SET state = ?, session = ?, request = ?, replica = NULL WHERE shard_id = ?",

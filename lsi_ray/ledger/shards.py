@@ -126,7 +126,7 @@ def _pieces(shard: sqlite3.Row, max_todo: int) -> Iterator[tuple[int, int]]:
     return pairwise(bounds)
 
 
-def lease_of(row: sqlite3.Row, batch: sqlite3.Row, session: int, now: float) -> Lease:
+def lease_of(row: sqlite3.Row, batch: sqlite3.Row, session: int, now: float, cache_salt: str) -> Lease:
     return Lease(
         batch_id=batch["batch_id"],
         shard_id=row["shard_id"],
@@ -137,4 +137,5 @@ def lease_of(row: sqlite3.Row, batch: sqlite3.Row, session: int, now: float) -> 
         done=row["done"],
         exclusive=row["attempt"] > 1,
         rank=engine_rank(batch["deadline"], batch["priority"], now),
+        cache_salt=cache_salt,
     )

@@ -108,7 +108,7 @@ class Generate:
             assert row.payload is not None
             try:
                 request_id = f"{packet.batch_id}-{row.row}-{packet.shard_id}"
-                row.payload = await self._keeper.generate(row.payload, request_id, packet.rank)
+                row.payload = await self._keeper.generate(row.payload, request_id, packet.rank, packet.cache_salt)
             except RowError as error:
                 row.payload, row.error = None, error
             except EngineError as error:

@@ -129,12 +129,12 @@ class Keeper:
         finally:
             self._listeners.discard(losses)
 
-    async def generate(self, rendered: bytes, request_id: str, rank: int) -> bytes:
+    async def generate(self, rendered: bytes, request_id: str, rank: int, cache_salt: str) -> bytes:
         """On the engine's loop; raises as `Engine.generate`."""
         traffic = self._traffic
         traffic.entered += 1
         try:
-            return await self._engine.generate(rendered, request_id, rank)
+            return await self._engine.generate(rendered, request_id, rank, cache_salt)
         finally:
             traffic.left += 1
 

@@ -38,6 +38,8 @@ class Packet:
     """A suspect shard: its rows ran in an engine that died. It runs alone."""
     rank: int
     """The order of rows that wait inside an engine, smaller first (ledger/turns.py)."""
+    cache_salt: str
+    """The caller's (ledger/cache_salts.py)."""
     rows: list[Row] = field(default_factory=list)
 
 

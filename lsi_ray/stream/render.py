@@ -74,7 +74,15 @@ class Render:
 
 
 def _packet(lease: Lease, rows: list[Row]) -> Packet:
-    return Packet(lease.batch_id, lease.shard_id, lease.session, lease.exclusive, lease.rank, rows)
+    return Packet(
+        batch_id=lease.batch_id,
+        shard_id=lease.shard_id,
+        session=lease.session,
+        exclusive=lease.exclusive,
+        rank=lease.rank,
+        cache_salt=lease.cache_salt,
+        rows=rows,
+    )
 
 
 class Reading:

@@ -85,6 +85,35 @@ def test_both_surfaces_answer_with_one_engine(service, s3_server, tmp_path):
     assert service.pids("ray::StreamDriver") == drivers
 
 
+def test_a_prefix_is_cached_for_its_caller_and_for_nobody_else(service):
+    """Three batches of one long prompt; how much of it the engine had already."""
+    ann = openai.OpenAI(base_url=f"http://127.0.0.1:{service.port}/v1", api_key=service.token)
+    made = subprocess.run(
+        [str(LSI), "token", "create", "--caller", "bob", "--work-dir", str(service.work)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    bob = openai.OpenAI(base_url=f"http://127.0.0.1:{service.port}/v1", api_key=made.stdout.strip())
+    prompt = " ".join(f"secret word {number}" for number in range(150))
+    assert _cached_tokens(service, ann, prompt) == 0
+    assert _cached_tokens(service, bob, prompt) == 0
+    assert _cached_tokens(service, ann, prompt) > 100
+
+
+def _cached_tokens(service: Service, client: openai.OpenAI, prompt: str) -> int:
+    row = {"custom_id": "one", "method": "POST", "url": "/v1/chat/completions"}
+    messages = [{"role": "user", "content": prompt}]
+    line = json.dumps({**row, "body": {"model": "lsi/tiny-vl", "max_tokens": 2, "messages": messages}})
+    file = client.files.create(file=("jobs.jsonl", io.BytesIO(line.encode())), purpose="batch")
+    made = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    service.wait_until(lambda: client.batches.retrieve(made.id).status == "completed", 60, "it does not end")
+    usage = client.batches.retrieve(made.id).usage
+    assert usage.input_tokens > 300
+    return int(usage.input_tokens_details.cached_tokens)
+
+
 def test_a_tampered_url_fails_and_says_so(service, s3_server):
     asked = body(s3_server, "in")
     url, _, signature = asked["input_file_uri"].partition("Signature=")

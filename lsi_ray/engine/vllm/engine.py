@@ -51,8 +51,11 @@ class VllmReplica:
         finally:
             self._processes = [child for child in multiprocessing.active_children() if child not in before]
 
-    async def generate(self, rendered: bytes, request_id: str, rank: int) -> bytes:
+    async def generate(self, rendered: bytes, request_id: str, rank: int, cache_salt: str) -> bytes:
         work: Rendered = pickle.loads(rendered)
+        if cache_salt:
+            for prompt in work.prompts:
+                prompt.input["cache_salt"] = cache_salt
         try:
             outputs = await _all(
                 [self._run(prompt, f"{request_id}-{number}", rank) for number, prompt in enumerate(work.prompts)]

@@ -26,7 +26,7 @@ class Engine:
     async def answer(self, name: str, rank: int = 0, prompt: str = "") -> None:
         renderer = SimulatedRenderer(self.config, "m")
         rendered = await renderer.render(request(name, prompt), lambda _: b"")
-        await self.replica.generate(rendered, name, rank)
+        await self.replica.generate(rendered, name, rank, "")
         self.order.append(name)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from stream_world import BATCH, World, answer
 
 from lsi_ray.config import Config, parse_config
+from lsi_ray.engine.simulated import SimulatedReplica
 from lsi_ray.ledger.states import BatchStatus
 from lsi_ray.stream.leases import leases
 from lsi_ray.stream.packet import from_block, to_block
@@ -123,3 +125,19 @@ def test_a_batch_that_is_erased_on_the_way_does_not_end_the_stream(tmp_path: Pat
         erase_before("commit")
         assert world.commit(block).column("rows").to_pylist() == [0]
     assert not world.files.path.exists()
+
+
+def test_every_row_reaches_the_engine_with_its_rank_and_its_callers_salt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, ["a", "b", "c"])
+    generate, seen = SimulatedReplica.generate, []
+
+    async def spy(engine: SimulatedReplica, rendered: bytes, request_id: str, rank: int, cache_salt: str) -> bytes:
+        seen.append((rank, cache_salt))
+        return await generate(engine, rendered, request_id, rank, cache_salt)
+
+    monkeypatch.setattr(SimulatedReplica, "generate", spy)
+    (lease,) = world.ledger.lease(world.session, 8, 8).leases
+    list(world.generate()(world.render(to_block(replace(lease, rank=7, cache_salt="ann's")))))
+    assert seen == [(7, "ann's")] * 3
