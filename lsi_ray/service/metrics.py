@@ -1,20 +1,6 @@
-"""What the service tells Prometheus, through Ray's metrics (`ray_` before each name). Those of the stages are in
-stream/stage_metrics.py.
+"""What the service tells Prometheus, through Ray's metrics; docs/service.md has the table, and a test holds both together.
 
-| name | kind, labels | what |
-|---|---|---|
-| `lsi_rows_total` | counter: model, result | rows committed; result is `completed` or an error code |
-| `lsi_tokens_total` | counter: model, kind | tokens of committed rows: `prompt`, `completion`, `cached` |
-| `lsi_media_failures_total` | counter: model, code | rows that failed for their image or video |
-| `lsi_batches` | gauge: model, status | batches by status, terminal ones included |
-| `lsi_rows_waiting` | gauge: model | rows of running batches not yet leased |
-| `lsi_rows_out` | gauge: model | rows leased and not yet answered |
-| `lsi_replicas` | gauge: model, state | engine replicas: `ready`, `loading`, `restarting`, `failed` |
-| `lsi_batch_seconds` | histogram: model, stage | `validating`, `in_progress`, `finalizing` of batches that ended |
-| `lsi_commit_seconds` | histogram: model | one commit in the ledger, its fdatasync included |
-| `lsi_stage_seconds` | histogram: model, stage | a shard in `read`, `render` (without its reads), `generate`, `commit` |
-| `lsi_media_bytes_total` | counter: model | images and videos read from archives |
-| `lsi_stream_failures_total` | counter: model | streams that ended early |
+Those of the stages are in stream/stage_metrics.py.
 """
 
 from __future__ import annotations

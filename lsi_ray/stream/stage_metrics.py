@@ -1,6 +1,6 @@
 """What the stages tell Prometheus, once per shard: 4 us each, nothing beside the milliseconds of a shard.
 
-The table of all metrics is in service/metrics.py.
+The table of all metrics is in docs/service.md.
 """
 
 from __future__ import annotations
