@@ -1,4 +1,4 @@
-"""What the service tells Prometheus, through Ray's metrics; docs/service.md has the table, and a test holds both together.
+"""What the service tells Prometheus, through Ray's metrics. docs/service.md has the table; a test holds both together.
 
 Those of the stages are in stream/stage_metrics.py.
 """
