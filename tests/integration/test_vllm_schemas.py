@@ -54,6 +54,8 @@ REJECTED = {
     "ranges": pattern("[\\u4e00-\\u9fff]{1,1000}" * 20),
     "repeated-any": pattern("(.{1,1000}){1,1000}"),
     "repeated-words": pattern("([a-z]{1,30}( [a-z]{1,30}){0,30}){1,50}"),
+    "itself": {"$ref": "#"},
+    "ring": {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
     "remote-reference": {"$ref": "http://127.0.0.1:1/schema.json"},
     "file-reference": {"$ref": "file:///etc/passwd"},
     "lost-reference": {"$ref": "#/$defs/none"},
@@ -73,8 +75,6 @@ COMPILED = {
     "enum-4000": {"enum": [f"entry {number}" for number in range(4000)]},
     "properties-1000": {"type": "object", "properties": {f"p{number}": {"type": "string"} for number in range(1000)}},
     "recursive": {"$ref": "#/$defs/a", "$defs": {"a": {"type": "object", "properties": {"x": {"$ref": "#/$defs/a"}}}}},
-    "itself": {"$ref": "#"},
-    "ring": {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
     "max-length": {"type": "string", "minLength": 3, "maxLength": 100_000},
 }
 

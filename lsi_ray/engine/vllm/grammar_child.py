@@ -116,7 +116,8 @@ def _answer(compiler: Any, setup: _Frame, kind: str, spec: str) -> _Frame:
         convert(spec)
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.setitimer(signal.ITIMER_PROF, setup["cpu_s"])
-        return {"bytes": _compile(compiler, setup, kind, spec).memory_size_bytes}
+        compiled = _compile(compiler, setup, kind, spec)
+        return {"bytes": compiled.memory_size_bytes, "empty": _is_empty(compiled)}
     except MemoryError:
         return {"signal": int(signal.SIGABRT)}
     except Exception as error:  # whatever the compiler finds wrong with it
@@ -128,6 +129,15 @@ def _compile(compiler: Any, setup: _Frame, kind: str, spec: str) -> Any:
         return compiler.compile_structural_tag(spec)
     separators = (",", ":") if setup["compact"] else None
     return compiler.compile_json_schema(spec, any_whitespace=not setup["compact"], separators=separators)
+
+
+def _is_empty(compiled: Any) -> bool:
+    """Whether no token may come first, as with definitions that are each other."""
+    import xgrammar
+
+    allowed = xgrammar.allocate_token_bitmask(1, compiled.tokenizer_info.vocab_size)
+    xgrammar.GrammarMatcher(compiled).fill_next_token_bitmask(allowed)
+    return not bool(allowed.any())
 
 
 if __name__ == "__main__":

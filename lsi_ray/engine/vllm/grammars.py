@@ -136,6 +136,8 @@ def _said(answer: dict[str, Any], cpu_s: int) -> str | None:
         return f"ends the grammar compiler (signal {died})"
     if "error" in answer:
         return "is refused by the grammar compiler: " + _PLACE.sub("", answer["error"]).strip()
+    if answer["empty"]:
+        return "allows no value at all"
     if answer["bytes"] > GRAMMAR_BYTES:
         return f"makes a grammar of {answer['bytes'] >> 20} MiB; at most {GRAMMAR_BYTES >> 20} are accepted"
     return None

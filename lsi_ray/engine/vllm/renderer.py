@@ -189,11 +189,21 @@ def _tokens_out(params: Any) -> Any:
 
 
 def placeholder_ids(hf_config: dict[str, Any]) -> list[int]:
-    """The token ids that stand for media in a prompt: `image_token_id` and its like, which each model names its way."""
-    return [value for name, value in hf_config.items() if isinstance(value, int) and _MEDIA_TOKEN.fullmatch(name)]
+    """The token ids that stand for media in a prompt: `image_token_id` and its like, which each model names its way.
+    Not those that stand around media (`image_start_token_id`): they are in every prompt that has some."""
+    configs = (hf_config, *(hf_config.get(name) or {} for name in ("text_config", "thinker_config")))
+    found = {
+        value
+        for config in configs
+        for name, value in config.items()
+        if isinstance(value, int) and _MEDIA_TOKEN.fullmatch(name)
+    }
+    return sorted(found)
 
 
-_MEDIA_TOKEN = re.compile(r".*(image|video|audio|img).*_token_(id|index)")
+_MEDIA_TOKEN = re.compile(
+    r"(ctx_)?(image|video|audio|img|media|patch)(_(context|pad|placeholder|replacement))?_token_(id|index)"
+)
 
 
 def check_placeholders(request: Request, engine_input: Any, ids: list[int]) -> None:
