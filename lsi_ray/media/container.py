@@ -31,8 +31,8 @@ _OPTIONS = {
 def open_video(data: Data, name: str, max_pixels: int) -> Iterator[tuple[Any, Any]]:
     """The PyAV container and its first video stream, whose decoder uses one thread and refuses larger frames.
 
-    `name` is a demuxer of `sniff.VIDEO_FORMATS`. Raises RowError `media_invalid` or `unsupported_media_type`, also for
-    FFmpeg's errors within the block; MemoryError passes.
+    `name` is a demuxer of `sniff.VIDEO_FORMATS`. Raises RowError `media_invalid`, `media_too_large` (of memory) or
+    `unsupported_media_type`, also for FFmpeg's errors within the block.
     """
     try:
         with av.open(
@@ -44,8 +44,8 @@ def open_video(data: Data, name: str, max_pixels: int) -> Iterator[tuple[Any, An
             container_options=_OPTIONS,
         ) as container:
             yield container, _video_stream(container, max_pixels)
-    except MemoryError:  # FFmpeg's is a FFmpegError too
-        raise
+    except av.error.MemoryError as error:
+        raise RowError("media_too_large", "The video is too large: decoding it takes too much memory.") from error
     except (av.error.FFmpegError, EOFError) as error:
         raise RowError("media_invalid", f"The video cannot be decoded: {reason(error)}") from error
 

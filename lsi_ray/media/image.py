@@ -27,9 +27,14 @@ from lsi_ray.media.sniff import image_format
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """`pixels`: uint8 of shape (height, width, 3), RGB, read-only."""
+    """`picture` is loaded and RGB."""
 
-    pixels: NDArray[np.uint8]
+    picture: Pillow.Image
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """uint8 of shape (height, width, 3), RGB, read-only; a copy."""
+        return np.asarray(self.picture)
 
 
 def decode_image(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> Image:
@@ -37,14 +42,9 @@ def decode_image(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> Image:
 
     Raises RowError `media_invalid`, `media_too_large` (before decoding) or `unsupported_media_type`.
     """
-    return Image(np.asarray(decode_picture(data, limits)))
-
-
-def decode_picture(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> Pillow.Image:
-    """As `decode_image`, in Pillow's own memory: for who puts the pixels somewhere else than into a new array."""
     name = _checked_format(data, limits)
     with _decoding(name):
-        return _rgb(_upright(_open(data, name, limits)))
+        return Image(_rgb(_upright(_open(data, name, limits))))
 
 
 def check_image(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> None:

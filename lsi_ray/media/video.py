@@ -7,10 +7,10 @@ nothing in groups of pictures without one, and no frame that no other refers to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import av.error
 import numpy as np
@@ -35,28 +35,36 @@ class Video:
     info: VideoInfo
 
 
-Room = Callable[[tuple[int, ...]], NDArray[np.uint8]]
-"""Gives the array of a shape, into which frames are written."""
+class Sink(Protocol):
+    """Where decoded frames go, one by one. A second `begin` means that the first was in vain."""
+
+    def begin(self, shape: tuple[int, ...]) -> None:
+        """Frames, at most shape[0] of them, of (height, width, 3) are to come."""
+
+    def put(self, pixels: NDArray[np.uint8]) -> None: ...
 
 
-def _new_array(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    return np.empty(shape, np.uint8)
-
-
-def decode_video(data: Data, sample: Sampler, limits: MediaLimits = DEFAULT_LIMITS, room: Room = _new_array) -> Video:
-    """Decode the frames that `sample` asks for, into an array from `room`.
+def decode_video(data: Data, sample: Sampler, limits: MediaLimits = DEFAULT_LIMITS) -> Video:
+    """Decode the frames that `sample` asks for.
 
     Indices that the container's header promises but that do not exist are left out, as vLLM does; `indices` tells.
     Raises RowError `media_invalid`, `media_too_large` or `unsupported_media_type`.
     """
+    frames = _Array()
+    indices, info = decode_frames(data, sample, limits, frames)
+    return Video(frames.array[: len(indices)], tuple(indices), info)
+
+
+def decode_frames(data: Data, sample: Sampler, limits: MediaLimits, sink: Sink) -> tuple[list[int], VideoInfo]:
+    """As `decode_video`, with the frames going to `sink`. Returns which they are."""
     file, timeline, info = _look(data, limits)
     wanted = ask(sample, info, limits)
     there = [i for i in wanted if i < timeline.frames]
-    found = _decode_needed(file, timeline, there, room) or _decode_in_order(file, there, room)
+    found = _decode_needed(file, timeline, there, sink) or _decode_in_order(file, there, sink)
     if not found.indices or len(found.indices) < len(there):
         message = f"The video is damaged: {len(found.indices)} of {len(there)} frames can be decoded."
         raise RowError("media_invalid", message)
-    return Video(found.frames, tuple(found.indices), info)
+    return found.indices, info
 
 
 def video_info(data: Data, limits: MediaLimits = DEFAULT_LIMITS) -> VideoInfo:
@@ -96,13 +104,13 @@ def ask(sample: Sampler, info: VideoInfo, limits: MediaLimits) -> list[int]:
     return wanted
 
 
-def _decode_needed(file: _File, timeline: Timeline, wanted: Sequence[int], room: Room) -> _Found | None:
+def _decode_needed(file: _File, timeline: Timeline, wanted: Sequence[int], sink: Sink) -> _Found | None:
     """None if a wanted frame did not come out at its time."""
     if not timeline.regular:
         return None
     order = timeline.order()
     at = {int(timeline.pts[order[i]]): i for i in wanted}
-    found, left = _Found(len(wanted), room), dict(at)
+    found, left = _Found(len(wanted), sink), dict(at)
     try:
         with file.open() as (container, stream):
             for frame in _frames(container, stream, timeline.needed([int(order[i]) for i in wanted]), at):
@@ -132,9 +140,9 @@ def _frames(container: Any, stream: Any, ranges: Iterable[tuple[int, int]], want
     yield from codec.decode(None)
 
 
-def _decode_in_order(file: _File, wanted: Sequence[int], room: Room) -> _Found:
+def _decode_in_order(file: _File, wanted: Sequence[int], sink: Sink) -> _Found:
     """Decode from the start and count what comes out, as OpenCV does: for streams whose times tell nothing."""
-    found, left = _Found(len(wanted), room), set(wanted)
+    found, left = _Found(len(wanted), sink), set(wanted)
     with file.open() as (container, stream):
         for i, frame in enumerate(_all_frames(container, stream)):
             if i in left:
@@ -164,28 +172,36 @@ class _File:
 
 
 class _Found:
-    """Frames put into one array as they come, so that there is never a second copy of all of them."""
+    """Hands frames on as they come, so that there is never a second copy of all of them."""
 
-    def __init__(self, most: int, room: Room) -> None:
+    def __init__(self, most: int, sink: Sink) -> None:
         self._most = most
-        self._room = room
+        self._sink = sink
         self._reformatter = VideoReformatter()
-        self._frames: NDArray[np.uint8] | None = None
+        self._shape: tuple[int, ...] | None = None
         self.indices: list[int] = []
-
-    @property
-    def frames(self) -> NDArray[np.uint8]:
-        assert self._frames is not None
-        return self._frames[: len(self.indices)]
 
     def add(self, index: int, frame: Any) -> None:
         pixels = _upright_rgb(frame, self._reformatter)
-        if self._frames is None:
-            self._frames = self._room((self._most, *pixels.shape))
-        elif pixels.shape != self._frames.shape[1:]:
+        if self._shape is None:
+            self._shape = pixels.shape
+            self._sink.begin((self._most, *pixels.shape))
+        elif pixels.shape != self._shape:
             raise RowError("media_invalid", "The video changes its picture size; one size is expected.")
-        self._frames[len(self.indices)] = pixels
+        self._sink.put(pixels)
         self.indices.append(index)
+
+
+class _Array:
+    array: NDArray[np.uint8]
+
+    def begin(self, shape: tuple[int, ...]) -> None:
+        self.array = np.empty(shape, np.uint8)
+        self._count = 0
+
+    def put(self, pixels: NDArray[np.uint8]) -> None:
+        self.array[self._count] = pixels
+        self._count += 1
 
 
 def _upright_rgb(frame: Any, reformatter: VideoReformatter) -> NDArray[np.uint8]:

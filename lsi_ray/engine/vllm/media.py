@@ -1,7 +1,8 @@
 """Our media in vLLM's chat parsing: a connector that resolves `lsi:N` to the N-th media part of the row at hand.
 
-vLLM never sees a URL or a path of a user's, and never decodes: `lsi_ray.media` does, once per distinct file. Videos are
-sampled by vLLM's own loader class for the model, so the frames are those that `vllm serve` would pick.
+vLLM never sees a URL or a path of a user's, and never decodes: the guard of `lsi_ray.media` does, in a process of its
+own, once per distinct file. Videos are sampled by vLLM's own loader class for the model, so the frames are those that
+`vllm serve` would pick.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
-
-import PIL.Image
 
 from lsi_ray.archive.rows import MediaRef
 from lsi_ray.engine.vllm.imports import (
@@ -26,9 +25,9 @@ from lsi_ray.engine.vllm.imports import (
     get_video_loader_backend_for_processor,
 )
 from lsi_ray.errors import RowError
-from lsi_ray.media.image import decode_image
+from lsi_ray.media.guard import MediaGuard
 from lsi_ray.media.sampling import VideoInfo
-from lsi_ray.media.video import Video, decode_video
+from lsi_ray.media.video import Video
 
 CONNECTOR = "lsi"
 
@@ -37,12 +36,14 @@ row_media: ContextVar[RowMedia] = ContextVar("row_media")
 
 
 class DecodedMedia:
-    """The last decoded media by content, within a byte budget: rows that share a file decode it once."""
+    """The last decoded media by content, within a byte budget: rows that share a file decode it once. And the guard
+    that decodes the others, whose child starts with the first of them."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._items: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self.guard = MediaGuard()
         self.decoded = 0
         self.reused = 0
 
@@ -72,7 +73,8 @@ class ArchiveConnector(MediaConnector):  # type: ignore[misc]
     async def fetch_image_async(self, image_url: str, *, image_mode: str | None = "RGB") -> Any:
         del image_mode  # always RGB: alpha is composed on white, as vLLM does by default
         ref, data = _part(image_url, "image")
-        return decoded_media.get().get(("image", _digest(data)), lambda: _image(ref, data))
+        media = decoded_media.get()
+        return media.get(("image", _digest(data)), lambda: _image(media.guard, ref, data))
 
     async def fetch_video_async(
         self, video_url: str, *, image_mode: str | None = "RGB", video_processor: str | None = None
@@ -82,7 +84,8 @@ class ArchiveConnector(MediaConnector):  # type: ignore[misc]
         options = dict(self.media_io_kwargs.get("video", {}))
         backend = options.pop("video_backend", None) or get_video_loader_backend_for_processor(video_processor)
         key = ("video", _digest(data), backend, tuple(sorted(options.items())))
-        return decoded_media.get().get(key, lambda: _video(ref, data, backend or "opencv", options))
+        media = decoded_media.get()
+        return media.get(key, lambda: _video(media.guard, ref, data, backend or "opencv", options))
 
     async def load_from_url_async(self, url: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         raise RowError("unsupported_url", f"media reference {url[:64]!r} is not part of the archive")
@@ -105,14 +108,14 @@ def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def _image(ref: MediaRef, data: bytes) -> tuple[Any, int]:
+def _image(guard: MediaGuard, ref: MediaRef, data: bytes) -> tuple[Any, int]:
     with _named(ref):
-        pixels = decode_image(data).pixels
+        picture = guard.decode_image(data).picture
     # vLLM hashes the original bytes for its caches when it gets them along with the pixels.
-    return MediaWithBytes(PIL.Image.fromarray(pixels), data), pixels.nbytes + len(data)
+    return MediaWithBytes(picture, data), 4 * picture.width * picture.height + len(data)
 
 
-def _video(ref: MediaRef, data: bytes, backend: str, options: dict[str, Any]) -> tuple[Any, int]:
+def _video(guard: MediaGuard, ref: MediaRef, data: bytes, backend: str, options: dict[str, Any]) -> tuple[Any, int]:
     loader = VIDEO_LOADER_REGISTRY.load(backend)
     target, sampling = _target(loader, options)
 
@@ -124,7 +127,7 @@ def _video(ref: MediaRef, data: bytes, backend: str, options: dict[str, Any]) ->
             raise RowError("media_invalid", str(error)) from None
 
     with _named(ref):
-        video = decode_video(data, sample)
+        video = guard.decode_video(data, sample)
     metadata = _metadata(loader, video, backend)
     return MediaWithBytes((video.frames, metadata), data), video.frames.nbytes + len(data)
 
