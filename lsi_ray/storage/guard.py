@@ -1,9 +1,11 @@
 """Which http(s) URLs may be connected to, and the addresses to connect to.
 
 A person's own `lsi run` may reach what that person can reach anyway: the default policy. A service that connects on
-behalf of others must not be led to its own network: `STRICT`. Under a policy without private addresses
-    - a host is resolved once per attempt, every address in the answer must be public unicast, and the connection goes
-      to an address of that same answer (no second look-up, so no DNS rebinding);
+behalf of others must not be led to its own network: `STRICT`, https on port 443 of public addresses; and where an
+operator allows private ones all the same, then still not to the metadata service of its cloud: `CLOSED_NETWORK`. Under
+either
+    - a host is resolved once per attempt, every address in the answer must be allowed, and the connection goes to an
+      address of that same answer (no second look-up, so no DNS rebinding);
     - the refusal never tells what the host resolved to.
 The text is checked character by character before it is parsed, and what httpx parsed is what httpx connects to.
 """
@@ -25,9 +27,8 @@ from lsi_ray.storage.secret_url import SecretUrl
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Iterable[str]]
 
-_TEXT = re.compile(
-    r"https?://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?P<rest>[/?].*)?", re.I
-)
+_NAME = r"(?:[A-Za-z0-9_-]{1,63}\.){0,126}[A-Za-z0-9_-]{1,63}\.?"  # Python raises UnicodeError for other labels
+_TEXT = re.compile(rf"https?://(?P<host>{_NAME}|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{{1,5}}))?(?P<rest>[/?].*)?", re.I)
 
 # IANA's special-purpose registries, read 2026-11; `ipaddress.is_global` of Python 3.11 lets several of these through.
 _REFUSED_V4 = [
@@ -42,6 +43,11 @@ _REFUSED_V4 = [
 _GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
 # Protocol assignments with Teredo, documentation, 6to4, documentation again.
 _REFUSED_V6 = [ipaddress.IPv6Network(net) for net in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
+# What answers to this machine alone: link-local, and metadata services of clouds (Azure, Alibaba, Oracle, AWS's IPv6).
+_OF_THIS_MACHINE = [
+    ipaddress.ip_network(net)
+    for net in ("169.254.0.0/16", "168.63.129.16", "100.100.100.200", "192.0.0.192", "fe80::/10", "fd00:ec2::/32")
+]
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -51,11 +57,14 @@ class UrlPolicy:
 
     allow_http: bool = True
     allow_private: bool = True
+    allow_metadata: bool = False
+    """With `allow_private`: also link-local addresses and the metadata services of clouds."""
     ports: frozenset[int] | None = None
     hosts: tuple[str, ...] = ()
 
 
-PERSONAL = UrlPolicy()
+PERSONAL = UrlPolicy(allow_metadata=True)
+CLOSED_NETWORK = UrlPolicy()
 STRICT = UrlPolicy(allow_http=False, allow_private=False, ports=frozenset({443}))
 
 
@@ -74,11 +83,12 @@ def system_resolver(host: str, port: int) -> Iterable[str]:
 def admit(url: SecretUrl, policy: UrlPolicy, resolve: Resolve = system_resolver) -> Destination:
     """Raises StorageError `invalid_url` or `destination_not_allowed`; OSError when the host does not resolve."""
     parsed = check_text(url, policy)
-    if policy.allow_private:
+    if policy.allow_private and policy.allow_metadata:
         return Destination(parsed, ())
     port = parsed.port or (443 if parsed.scheme == "https" else 80)
     addresses = tuple(dict.fromkeys(resolve(parsed.host, port)))
-    if not addresses or not all(is_public(address) for address in addresses):
+    allowed = is_elsewhere if policy.allow_private else is_public
+    if not addresses or not all(allowed(address) for address in addresses):
         raise _not_allowed(url, "its host")
     return Destination(parsed, addresses)
 
@@ -118,6 +128,17 @@ def is_public(text: str) -> bool:
             return address in _GLOBAL_V6 and not any(address in net for net in _REFUSED_V6)
         address = embedded
     return not any(address in net for net in _REFUSED_V4)
+
+
+def is_elsewhere(text: str) -> bool:
+    """Whether an address, public or private, is one that other machines have too."""
+    try:
+        address: Address = ipaddress.ip_address(text)
+    except ValueError:  # with a scope: fe80::1%eth0
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        address = _embedded_v4(address) or address
+    return not address.is_multicast and not any(address in net for net in _OF_THIS_MACHINE)
 
 
 def _embedded_v4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
