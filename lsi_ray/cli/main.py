@@ -176,7 +176,7 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     work_dir: WorkDirOption = None,
-    stop: Annotated[bool, typer.Option("--stop", help="End the service of the running cluster instead.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="End the service of the work dir or of RAY_ADDRESS.")] = False,
 ) -> None:
     """Serve batches over HTTP: LSI's API and OpenAI's, on a Ray of its own or the one of RAY_ADDRESS.
 
@@ -184,7 +184,7 @@ def serve(
     """
     from lsi_ray.cli.serve import serve_command, stop_command
 
-    _exit(stop_command if stop else lambda: serve_command(config, host, port, work_dir), False)
+    _exit(lambda: stop_command(work_dir) if stop else serve_command(config, host, port, work_dir), False)
 
 
 token = typer.Typer(no_args_is_help=True, help="The tokens of a service: create, list, revoke.")

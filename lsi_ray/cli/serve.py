@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
 
-from lsi_ray.errors import ConfigError
+from lsi_ray.errors import ConfigError, LedgerError, LsiError
+from lsi_ray.ledger.lock import WorkLock
 from lsi_ray.ledger.service_ledger import Accounts
 from lsi_ray.ledger.workdir import WorkDir
+
+_STOP_S = 90.0
 
 
 def serve_command(config: Path | None, host: str, port: int, work_dir: Path | None) -> int:
@@ -26,7 +31,7 @@ def serve_command(config: Path | None, host: str, port: int, work_dir: Path | No
     console.print(f"work dir {work}; starting Ray")
     from lsi_ray.service.host import hosting
 
-    with hosting(deployment, work, host, port) as hosted:
+    with _alone(work), hosting(deployment, work, host, port) as hosted:
         _tell(console, host, port, hosted.token, list(deployment.models))
         if hosted.own:
             _wait_for_the_end()
@@ -36,11 +41,77 @@ def serve_command(config: Path | None, host: str, port: int, work_dir: Path | No
     return 0
 
 
-def stop_command() -> int:
+def stop_command(work_dir: Path | None) -> int:
+    """The service on the cluster of RAY_ADDRESS; without one, the `lsi serve` that runs on this work dir."""
+    if (address := _address()) is None:
+        _stop_own((work_dir or _default_work_dir()).absolute())
+        return 0
     from lsi_ray.service.host import stop
 
-    stop()
+    # Ray waits for ever for a node of its own address where the two see that differently.
+    given_up = threading.Timer(_STOP_S, _give_up, [address])
+    given_up.daemon = True
+    given_up.start()
+    stop(address)
+    given_up.cancel()
     return 0
+
+
+def _address() -> str | None:
+    address = os.environ.get("RAY_ADDRESS")
+    return address if address not in (None, "", "local") else None
+
+
+def _give_up(address: str) -> None:
+    setting = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    Console(stderr=True, highlight=False).print(
+        f"error: no answer from the Ray at {address} in {_STOP_S:.0f} s. If it was started with {setting}=0, to keep "
+        "to the loopback, set that here, too."
+    )
+    os._exit(1)
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """One `lsi serve` with a Ray of its own per work dir; the lock's file tells `--stop` who it is."""
+    if _address() is not None:
+        yield
+        return
+    lock = WorkLock(_lock(WorkDir(work).create().path))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _stop_own(work: Path) -> None:
+    path, signalled = _lock(work), False
+    deadline = time.monotonic() + _STOP_S
+    while _is_held(path):
+        if not signalled:
+            with suppress(ProcessLookupError, ValueError):
+                os.kill(int(path.read_text()), signal.SIGTERM)
+                signalled = True
+        if time.monotonic() > deadline:
+            raise LsiError("still_running", f"the process {path.read_text()} serves {work} and does not end")
+        time.sleep(0.1)
+    if not signalled:
+        where = "if it runs on a cluster, set RAY_ADDRESS; if it has another work dir, --work-dir"
+        raise LsiError("no_service", f"no lsi serve runs on {work}: {where}")
+
+
+def _is_held(path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        WorkLock(path, wait_s=0).release()
+    except LedgerError:
+        return True
+    return False
+
+
+def _lock(work: Path) -> Path:
+    return work / "serve.lock"
 
 
 def _default_work_dir() -> Path:
@@ -52,7 +123,9 @@ def _default_work_dir() -> Path:
 def _check_host(host: str, work: Path) -> None:
     """Wider than this machine only with tokens that somebody made on purpose, and a Ray that asks for one, too:
     whoever reaches Ray's ports may run anything."""
-    if _is_loopback(host):
+    from lsi_ray.service.host import is_loopback
+
+    if is_loopback(host):
         return
     if os.environ.get("RAY_AUTH_MODE") != "token":
         raise ConfigError(f"--host {host} is open to others: set RAY_AUTH_MODE=token (Ray runs anybody's code without)")
@@ -62,13 +135,6 @@ def _check_host(host: str, work: Path) -> None:
             raise ConfigError(f"--host {host} is open to others: make a token first (lsi token create --caller NAME)")
     finally:
         accounts.close()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _tell(console: Console, host: str, port: int, token: str | None, models: list[str]) -> None:

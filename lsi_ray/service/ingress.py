@@ -30,6 +30,7 @@ def build(work: Path, deployment: Deployment) -> Application:
     start_service(work, deployment)
 
     def api() -> FastAPI:
+        keep_to_loopback()
         actor = ray.get_actor(SERVICE, namespace=NAMESPACE)
         return create_app(RayBackend(actor, work, deployment), deployment.settings.api)
 
@@ -46,6 +47,17 @@ def build(work: Path, deployment: Deployment) -> Application:
 
 class Ingress:
     """The replica; FastAPI does the rest."""
+
+
+def keep_to_loopback() -> None:
+    """Serve opens a port in each replica for calls of other deployments, of which there are none, on every address; it
+    takes pickles from whoever has Ray's token. On a Ray of this machine alone it keeps to the machine, as all the rest.
+    """
+    from ray.serve._private import replica
+
+    add = getattr(replica, "add_port_to_grpc_server", None)
+    if add is not None and os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") == "0":
+        replica.add_port_to_grpc_server = lambda server, address: add(server, address.replace("[::]", "127.0.0.1"))
 
 
 def node_resource() -> str:

@@ -28,7 +28,8 @@ MODEL = "lsi/simulated"
 class Storage:
     """GET and PUT by path, as pre-signed URLs; `refused` paths answer 403. `puts` holds the digest of every upload."""
 
-    def __init__(self) -> None:
+    def __init__(self, query: str = "X-Amz-Signature=topsecretsignature") -> None:
+        self.query = query
         self.objects: dict[str, bytes] = {}
         self.puts: dict[str, list[str]] = defaultdict(list)
         self.refused: set[str] = set()
@@ -39,7 +40,8 @@ class Storage:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                self._answer(storage.objects.get(self.path.partition("?")[0]))
+                path = self.path.partition("?")[0]
+                self._answer(storage.objects.get(path), 403 if path in storage.refused else 404)
 
             def do_PUT(self) -> None:
                 path, body = self.path.partition("?")[0], self._body()
@@ -60,7 +62,7 @@ class Storage:
             def _answer(self, body: bytes | None, refusal: int = 404) -> None:
                 """With the range that was asked for, as storage answers."""
                 status, extra = (200, {}) if body is not None else (refusal, {})
-                data = body or b""
+                data = self._gossip() if body is None else body
                 asked = self.headers.get("Range", "")
                 if body is not None and asked.startswith("bytes="):
                     first, _, last = asked.removeprefix("bytes=").partition("-")
@@ -73,6 +75,10 @@ class Storage:
                 self.end_headers()
                 self.wfile.write(data)
 
+            def _gossip(self) -> bytes:
+                """As some servers do, an error repeats what was asked."""
+                return f"<Error><Resource>{self.path}</Resource></Error>".encode()
+
             def log_message(self, *_: object) -> None:
                 return
 
@@ -80,7 +86,7 @@ class Storage:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}{path}?X-Amz-Signature=topsecretsignature"
+        return f"http://127.0.0.1:{self._server.server_port}{path}?{self.query}"
 
     def close(self) -> None:
         self._server.shutdown()
@@ -101,11 +107,12 @@ class Service:
         (folder / "deploy.yaml").write_text(deploy)
         self.port = free_port()
         self.token = ""
+        self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         command = [str(LSI), "serve", "-c", str(self.folder / "deploy.yaml"), "--port", str(self.port)]
-        environment = {**os.environ, "RAY_ADDRESS": ""}
+        environment = {**os.environ, "RAY_ADDRESS": "", **self.environment}
         log = (self.folder / "serve.log").open("ab")
         self.process = subprocess.Popen(
             [*command, "--work-dir", str(self.work)],
@@ -121,7 +128,7 @@ class Service:
     def stop(self) -> None:
         """As a person would; then whatever is left."""
         assert self.process is not None
-        tree = self._tree()
+        tree = self.tree()
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(30)
@@ -130,12 +137,12 @@ class Service:
 
     def kill_everything(self) -> None:
         """The machine is gone."""
-        _kill(self._tree())
+        _kill(self.tree())
 
     def pids(self, title: str) -> list[int]:
         """Of the processes of this service's Ray whose title begins so."""
         found = []
-        for process in self._tree():
+        for process in self.tree():
             try:
                 if process.cmdline()[:1] and process.cmdline()[0].startswith(title):
                     found.append(process.pid)
@@ -218,7 +225,7 @@ class Service:
         except httpx.TransportError:
             return False
 
-    def _tree(self) -> list[psutil.Process]:
+    def tree(self) -> list[psutil.Process]:
         assert self.process is not None
         root = psutil.Process(self.process.pid)
         return [root, *root.children(recursive=True)]

@@ -1,20 +1,24 @@
 """What every request passes before its route: who asks, how often, and how much it brings.
 
 Refusals come before anything of the body is read. A body is read whole here, because it is small (64 KB), with a
-limit on its size and on its time; uploads stream past. Errors that nobody expected end here as `internal_error`.
+limit on its size and on its time; uploads stream past; of a GET nobody wants one. Errors that nobody expected end here
+as `internal_error`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lsi_ray.errors import LsiError
 from lsi_ray.service.api.errors import INTERNAL, Refusal, log_fault, refusal_of, respond
-from lsi_ray.service.api.rates import READING, RateLimiter, write_kind
+from lsi_ray.service.api.rates import READING, RateLimiter, Told, write_kind
 from lsi_ray.service.api.settings import ApiSettings
 from lsi_ray.service.backend import READ, WRITE, Backend, Caller, ServiceError
 
@@ -29,6 +33,8 @@ class Gate:
         self._backend = backend
         self._settings = settings
         self._limiter = limiter
+        self._told = Told(limiter.clock)
+        self._running: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -44,13 +50,32 @@ class Gate:
             await self._refuse(scope, receive, watched, INTERNAL)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] not in OPEN_PATHS:
-            caller = await self._caller(scope)
-            await self._check_rate(caller, scope)
-            scope.setdefault("state", {})["caller"] = caller
-        if (scope["method"], scope["path"]) not in UPLOADS:
+        if scope["path"] in OPEN_PATHS:
+            await self._pass(scope, receive, send)
+            return
+        caller = await self._caller(scope)
+        await self._check_rate(caller, scope)
+        scope.setdefault("state", {})["caller"] = caller
+        with self._one_of(caller):
+            await self._pass(scope, receive, send)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in READING and (scope["method"], scope["path"]) not in UPLOADS:
             receive = await self._with_body(scope, receive)
         await self._app(scope, receive, send)
+
+    @contextmanager
+    def _one_of(self, caller: Caller) -> Iterator[None]:
+        """Requests of one caller at once: those that trickle for hours must leave room for others."""
+        if self._running[caller.id] >= self._settings.max_concurrent:
+            raise ServiceError("rate_limited", "Too many requests at once: wait for one to end", retry_after_s=1)
+        self._running[caller.id] += 1
+        try:
+            yield
+        finally:
+            self._running[caller.id] -= 1
+            if not self._running[caller.id]:
+                del self._running[caller.id]
 
     async def _refuse(self, scope: Scope, receive: Receive, watched: _Watched, refusal: Refusal) -> None:
         if watched.started:
@@ -62,7 +87,9 @@ class Gate:
         match = _TOKEN.fullmatch(Headers(scope=scope).get("authorization", ""))
         caller = await self._backend.authenticate(match[1]) if match else None
         if caller is None:
-            raise ServiceError("unauthenticated", "Give a valid token: 'Authorization: Bearer lsi-...'")
+            raise ServiceError(
+                "unauthenticated", "Give a valid token (lsi-...) in the Authorization header, of the scheme Bearer"
+            )
         needed = READ if scope["method"] in READING else WRITE
         if needed not in caller.scopes:
             raise ServiceError("forbidden", f"This token lacks the scope {needed!r}")
@@ -72,7 +99,10 @@ class Gate:
         if scope["method"] in READING:
             wait_s = self._limiter.wait_s(caller.id, "reads")
         else:
-            wait_s = await self._backend.write_wait_s(caller, write_kind(scope["path"]))
+            kind = write_kind(scope["path"])
+            if not (wait_s := self._told.wait_s(caller.id, kind)):
+                wait_s = await self._backend.write_wait_s(caller, kind)
+                self._told.wait(caller.id, kind, wait_s)
         if wait_s:
             raise ServiceError("rate_limited", "Too many requests: slow down", retry_after_s=wait_s)
 

@@ -7,6 +7,7 @@ boundary tells a whole file from a connection that broke; whatever is wrong ther
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from lsi_ray.service.backend import ServiceError, Upload
 MAX_FIELD_BYTES = 1024
 MAX_PARTS = 16
 _FORM_BYTES = 64 * 2**10  # more than the rest of a form of ours can take
+_SLOWEST = 1024  # bytes per second; a phone in a tunnel is faster
 MIN_EXPIRY_S, MAX_EXPIRY_S = 3600, 2_592_000
 FIELDS = frozenset({"purpose", "expires_after[anchor]", "expires_after[seconds]"})
 
@@ -51,6 +53,7 @@ class _Form:
         self._part: _Part | None = None
         self._parts = 0
         self._files = 0
+        self._overhead = 0
         self._parser = MultipartParser(
             boundary,
             {
@@ -65,10 +68,13 @@ class _Form:
         )
 
     def feed(self, data: bytes) -> None:
+        self._overhead += len(data)
         try:
             self._parser.write(data)
         except FormParserError as error:
             raise _bad(f"not a valid multipart form: {error}") from None
+        if self._overhead > _FORM_BYTES:  # headers and preambles have no end of their own
+            raise _bad(f"The form has more than {_FORM_BYTES} bytes beside its file")
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
@@ -104,6 +110,7 @@ class _Form:
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         assert self._part is not None
         if self._part.is_file:
+            self._overhead -= end - start
             self.events.append(data[start:end])
         elif len(self._part.value) + end - start > MAX_FIELD_BYTES:
             raise _bad(f"{self._part.name} is longer than {MAX_FIELD_BYTES} bytes")
@@ -196,7 +203,10 @@ def _expiry(fields: dict[str, str]) -> int | None:
 
 async def _pieces(request: Request, timeout_s: float) -> AsyncIterator[bytes]:
     stream = request.stream()
+    begun, size = time.monotonic(), 0
     while True:
+        if size < _SLOWEST * (time.monotonic() - begun - timeout_s):
+            raise ServiceError("request_timeout", f"The upload is slower than {_SLOWEST} bytes/s")
         try:
             piece = await asyncio.wait_for(anext(stream, None), timeout_s)
         except TimeoutError:
@@ -206,6 +216,7 @@ async def _pieces(request: Request, timeout_s: float) -> AsyncIterator[bytes]:
         if piece is None:
             return
         if piece:
+            size += len(piece)
             yield piece
 
 

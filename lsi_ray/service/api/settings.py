@@ -47,11 +47,13 @@ class ApiSettings(_Section):
     repeat_within: str = "2m"
     """The same body of the same caller within this time, without an Idempotency-Key, is the same batch."""
     rates: Rates = Rates()
+    max_concurrent: int = Field(default=64, ge=1)
+    """Requests of one caller at once, for each Serve replica; uploads and results count for as long as they stream."""
     max_body_bytes: int = Field(default=64 * 2**10, ge=1024)
     max_file_bytes: int = Field(default=5_000_000_000, ge=1024)
     max_batches_per_request: int = Field(default=50, ge=1)
     body_timeout_s: float = Field(default=20.0, gt=0)
-    """A client must bring its body (uploads: their next piece) within this time."""
+    """A client must bring its body (uploads: their next piece, and 1 KiB/s from then on) within this time."""
 
     @field_validator("min_window", "max_window", "repeat_within")
     @classmethod

@@ -1,23 +1,29 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from rich.console import Console
 
 from lsi_ray.cli import serve, token
-from lsi_ray.errors import ConfigError
+from lsi_ray.errors import ConfigError, LedgerError, LsiError
+from lsi_ray.ledger.lock import WorkLock
+from lsi_ray.service import host
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
-def test_a_wider_bind_needs_tokens_and_a_ray_that_asks_for_one(folder, host, monkeypatch, capsys):
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
+def test_a_wider_bind_needs_tokens_and_a_ray_that_asks_for_one(folder, address, monkeypatch, capsys):
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with pytest.raises(ConfigError, match="RAY_AUTH_MODE"):
-        serve._check_host(host, folder)
+        serve._check_host(address, folder)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     with pytest.raises(ConfigError, match="token create"):
-        serve._check_host(host, folder)
+        serve._check_host(address, folder)
     token.create_command(folder, "ann", "", "read", None, False)
     assert capsys.readouterr().out.startswith("lsi-")
-    serve._check_host(host, folder)
+    serve._check_host(address, folder)
 
 
 def test_the_first_token_is_shown_once_and_on_standard_output(capsys):
@@ -28,9 +34,9 @@ def test_the_first_token_is_shown_once_and_on_standard_output(capsys):
     assert "Bearer $LSI_TOKEN" in shown.err
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
-def test_loopback_is_always_fine(folder, host):
-    serve._check_host(host, folder)
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "::1"])
+def test_loopback_is_always_fine(folder, address):
+    serve._check_host(address, folder)
 
 
 def test_tokens_are_listed_without_their_secrets_and_revoked(folder, capsys):
@@ -47,3 +53,50 @@ def test_tokens_are_listed_without_their_secrets_and_revoked(folder, capsys):
         token.revoke_command(folder, "gone")
     with pytest.raises(ConfigError):
         token.create_command(folder, "ann", "", "admin", None, False)
+
+
+def test_stop_ends_the_serve_of_this_work_dir_alone(folder, monkeypatch):
+    """A stand-in holds the lock, as `lsi serve` does."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    held = f"""
+import signal, sys, time
+from pathlib import Path
+from lsi_ray.cli import serve
+with serve._alone(Path({str(folder)!r})):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(LedgerError, match=f"in use by process {process.pid}"):
+            WorkLock(serve._lock(folder), wait_s=0)
+        assert serve.stop_command(folder) == 0
+        assert process.wait(10) == 7
+    with pytest.raises(LsiError, match="no lsi serve runs on"):
+        serve.stop_command(folder)
+    with pytest.raises(LsiError, match="no lsi serve runs on"):
+        serve.stop_command(folder / "nowhere")
+
+
+@pytest.mark.parametrize(("answers", "is_open"), [(True, True), (False, False)])
+def test_a_ray_that_asks_for_no_token_is_found_out(answers, is_open):
+    """A head with and without Ray's authentication, as far as a caller without a token sees it."""
+    import grpc
+
+    def answer(request, context):
+        if not answers:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "no token")
+        return request
+
+    rpc = grpc.unary_unary_rpc_method_handler(answer)
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("ray.rpc.NodeInfoGcsService", {"CheckAlive": rpc}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    assert host._is_open(f"127.0.0.1:{port}") is is_open
+    server.stop(0).wait()
+    assert not host._is_open(f"127.0.0.1:{port}")
