@@ -44,6 +44,9 @@ class Database:
             self._connection.execute("PRAGMA busy_timeout=5000")  # for a person with the sqlite3 shell, reading
             with self.transaction(durable=True) as db:
                 migrate(db)
+            # A killed process may have left commits in the WAL that it had not synced yet. We can read them, so others
+            # will: from now on not even a power cut may take them back. It also empties the WAL of what was erased.
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise LedgerError("ledger_unreadable", f"cannot open the ledger {path}: {error}") from error

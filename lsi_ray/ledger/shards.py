@@ -89,16 +89,19 @@ def hand_back(db: sqlite3.Connection, shard: sqlite3.Row) -> None:
 def reopen(db: sqlite3.Connection, shard: sqlite3.Row, lost: list[int]) -> None:
     """Answers were lost: their positions are open again, and a lease of the shard ends, since its holder runs others.
 
-    A suspect is split anew, or a crash of its one bad row would blame the reopened ones too.
+    What all had answers is no suspect any more; else it is split anew, or a crash of its one bad row would blame the
+    reopened ones too.
     """
     done = positions.with_bits(shard["start"], shard["done"], lost, False)
     todo = shard["stop"] - shard["start"] - positions.count(done)
+    attempt = shard["attempt"] if shard["todo"] else 1
     db.execute(
-        "UPDATE shards SET done = ?, todo = ?, state = ?, session = NULL, replica = NULL WHERE shard_id = ?",
-        (done, todo, ShardState.PENDING, shard["shard_id"]),
+        "UPDATE shards SET done = ?, todo = ?, state = ?, attempt = ?, session = NULL, replica = NULL"
+        " WHERE shard_id = ?",
+        (done, todo, ShardState.PENDING, attempt, shard["shard_id"]),
     )
-    if shard["attempt"] > 1:
-        split(db, _row(db, shard["shard_id"]), shard["attempt"])
+    if attempt > 1:
+        split(db, _row(db, shard["shard_id"]), attempt)
 
 
 def _row(db: sqlite3.Connection, shard_id: int) -> sqlite3.Row:

@@ -97,6 +97,12 @@ def check_name(name: str) -> str:
     return name
 
 
+def make_folder(folder: Path) -> None:
+    """Durable and open to its owner only, also when it is there: its maker may have died before the sync."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make creations, renames and removals in `folder` durable."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

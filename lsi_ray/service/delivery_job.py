@@ -18,7 +18,7 @@ from lsi_ray.delivery import DeliveryLedger, output_lines, pack, reopen_damaged
 from lsi_ray.ledger.records import Batch
 from lsi_ray.ledger.service_records import File
 from lsi_ray.ledger.states import BatchStatus
-from lsi_ray.ledger.workdir import BatchDir, WorkDir, atomic_write
+from lsi_ray.ledger.workdir import BatchDir, WorkDir, atomic_write, sync_folder
 from lsi_ray.service.deploy import Deployment
 from lsi_ray.service.file_store import FileStore
 from lsi_ray.service.private import Private
@@ -56,7 +56,9 @@ def deliver_batch(batch_id: str, work: WorkDir, deployment: Deployment, ledger: 
         deployment.check_kind(target)
     mark = _load(folder)
     if mark is None:
-        if reopen_damaged(batch_id, folder, ledger) and batch.outcome == BatchStatus.COMPLETED:
+        reopen_damaged(batch_id, folder, ledger)
+        # Asked for, and not what the call said: a repeated disown, whose first answer was lost, reopens nothing.
+        if ledger.batch(batch_id).status == BatchStatus.IN_PROGRESS:
             return "reopened"
         pack_it = _pack_files if target is None else _pack_archive
         mark = pack_it(batch, folder, work, deployment, ledger, private)
@@ -134,7 +136,10 @@ def _input_rows(rows: list[int], private: Private) -> tuple[int, ...]:
 
 def _load(folder: BatchDir) -> _Mark | None:
     path = folder.path / "packed.json"
-    return msgspec.json.decode(path.read_bytes(), type=_Mark) if path.exists() else None
+    if not path.exists():
+        return None
+    sync_folder(folder.path)  # a job that was killed before this has left a mark that a power cut takes back
+    return msgspec.json.decode(path.read_bytes(), type=_Mark)
 
 
 def _save(folder: BatchDir, mark: _Mark) -> None:

@@ -230,9 +230,10 @@ class Desk:
         submitted = Submitted(new, repeat.fingerprint, repeat.key, repeat.within_s, warnings, retry_root)
         folder = self._work.batch(new.batch_id)
         try:
-            private.save(folder.create())
+            folder.create()
             if (file_id := new.options.get("input_file_id")) is not None:
                 self._link_input(file_id, folder)
+            private.save(folder)  # last: it makes the folder's names durable, the link's too
             served, created = self._ledger.submit(submitted)
         except BaseException:
             self._work.erase_batch(new.batch_id)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from lsi_ray.ledger.workdir import check_name, sync_folder
+from lsi_ray.ledger.workdir import check_name, make_folder, sync_folder
 
 _FORGOTTEN_S = 86_400.0
 
@@ -20,7 +20,7 @@ _FORGOTTEN_S = 86_400.0
 class FileStore:
     def __init__(self, work: Path) -> None:
         self._folder = work / "files"
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._folder)
 
     def path(self, file_id: str) -> Path:
         return self._folder / check_name(file_id)

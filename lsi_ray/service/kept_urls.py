@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from lsi_ray.ledger.workdir import atomic_write, check_name, sync_folder
+from lsi_ray.ledger.workdir import atomic_write, check_name, make_folder, sync_folder
 from lsi_ray.service.private import Private
 from lsi_ray.storage.secret_url import SecretUrl
 
@@ -22,7 +22,7 @@ from lsi_ray.storage.secret_url import SecretUrl
 class KeptUrls:
     def __init__(self, work: Path, keep_s: float, clock: Callable[[], float]) -> None:
         self._folder = work / "ended"
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._folder)
         self._keep_s = keep_s
         self._clock = clock
         self._unwanted: set[str] = set()

@@ -209,7 +209,7 @@ class Supervisor:
         with suppress(LedgerError):  # it was here before
             private = Private.load(folder)
             if private.webhook is not None:
-                self._outbox.put(batch.batch_id, batch.status, private.webhook)
+                self._outbox.put(batch.batch_id, batch.status, private.webhook, batch.times[batch.status])
             self._kept.put(batch.batch_id, private)
         self._work.erase_batch(batch.batch_id)
         self._ledger.notice(batch.batch_id, "")

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from lsi_ray.errors import LsiError
-from lsi_ray.ledger.workdir import atomic_write
+from lsi_ray.ledger.workdir import atomic_write, make_folder, sync_folder
 from lsi_ray.service.backend import Webhook
 from lsi_ray.storage.http_exchange import Exchange
 from lsi_ray.storage.secret_url import SecretUrl
@@ -47,27 +47,29 @@ class Outbox:
     """`post` sends one request and raises LsiError when it was not taken."""
 
     def __init__(self, folder: Path, post: Post, *, give_up_s: float, clock: Callable[[], float]) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
+        for torn in folder.glob(".*.tmp"):  # of a killed service; it may hold a URL and its secret
+            torn.unlink()
         self._folder = folder
         self._post = post
         self._give_up_s = give_up_s
         self._clock = clock
 
-    def put(self, batch_id: str, status: str, webhook: Webhook) -> None:
-        """Durable on return. The same end of the same batch again is the same event."""
-        now = self._clock()
+    def put(self, batch_id: str, status: str, webhook: Webhook, ended_at: float) -> None:
+        """Durable on return. The same end of the same batch again is the same event, to the byte."""
         event_id = "evt_" + hashlib.blake2b(f"{batch_id}/{status}".encode(), digest_size=12).hexdigest()
         if (self._folder / f"{event_id}.json").exists():
+            sync_folder(self._folder)  # whoever wrote it may have been killed before this
             return
         body = {
             "id": event_id,
             "object": "event",
-            "created_at": int(now),
+            "created_at": int(ended_at),
             "type": f"batch.{status}",
             "data": {"id": batch_id},
         }
         text = json.dumps(body, separators=(",", ":"))
-        self._save(_Event(event_id, webhook.url.reveal(), webhook.secret.get_secret_value(), text, now))
+        self._save(_Event(event_id, webhook.url.reveal(), webhook.secret.get_secret_value(), text, self._clock()))
 
     def send_due(self) -> int:
         """One try for each event whose time has come; how many were taken. Side by side: some servers never answer."""

@@ -38,7 +38,7 @@ def outbox(folder, receiver, clock):
 def test_the_openai_package_takes_our_signature(folder, secret):
     receiver = Receiver()
     box = outbox(folder, receiver, time.time)
-    box.put("batch_1", "completed", Webhook(HOOK.url, SecretStr(secret)))
+    box.put("batch_1", "completed", Webhook(HOOK.url, SecretStr(secret)), time.time())
     assert box.send_due() == 1
     _, headers, body = receiver.got[0]
     client = openai.OpenAI(api_key="x", webhook_secret=secret)
@@ -51,7 +51,7 @@ def test_the_openai_package_takes_our_signature(folder, secret):
 def test_an_event_is_told_until_it_is_taken(folder):
     clock, receiver = FakeClock(), Receiver(failures=3)
     box = outbox(folder, receiver, clock)
-    box.put("b", "failed", HOOK)
+    box.put("b", "failed", HOOK, 1000.0)
     for _ in range(200):
         box.send_due()
         clock.now += 1
@@ -64,7 +64,7 @@ def test_an_event_is_told_until_it_is_taken(folder):
 def test_nobody_is_told_for_ever(folder):
     clock, receiver = FakeClock(), Receiver(failures=10_000)
     box = outbox(folder, receiver, clock)
-    box.put("b", "failed", HOOK)
+    box.put("b", "failed", HOOK, 1000.0)
     for _ in range(100):
         box.send_due()
         clock.now += 60
@@ -76,8 +76,28 @@ def test_one_end_is_one_event(folder):
     receiver = Receiver()
     box = outbox(folder, receiver, FakeClock())
     for _ in range(3):
-        box.put("b", "completed", HOOK)
+        box.put("b", "completed", HOOK, 1000.0)
     assert box.send_due() == 1
+
+
+def test_an_end_told_before_is_told_again_to_the_byte(folder):
+    """A service that is killed between the event and the erasure puts it anew, later."""
+    clock, receiver = FakeClock(), Receiver()
+    for _ in range(2):
+        box = outbox(folder, receiver, clock)
+        box.put("b", "completed", HOOK, 1000.0)
+        box.send_due()
+        clock.now += 100
+    bodies = [body for _, _, body in receiver.got]
+    assert len(bodies) == 2
+    assert len(set(bodies)) == 1
+
+
+def test_a_half_written_event_goes_when_the_service_starts(folder):
+    outbox(folder, Receiver(), FakeClock())
+    (folder / "webhooks" / ".evt_1.json.abc.tmp").write_text("https://example.com/hook?key=topsecret")
+    outbox(folder, Receiver(), FakeClock())
+    assert not list((folder / "webhooks").iterdir())
 
 
 def test_webhooks_are_guarded_as_every_url():
@@ -94,5 +114,5 @@ def test_a_server_that_does_not_answer_keeps_nobody_elses_event(folder):
     both = threading.Barrier(2, timeout=5)
     box = outbox(folder, lambda *_: both.wait(), time.time)
     for number in range(2):
-        box.put(f"batch_{number}", "completed", HOOK)
+        box.put(f"batch_{number}", "completed", HOOK, 1000.0)
     assert box.send_due() == 2
