@@ -1,6 +1,6 @@
 # Every command that people and CI run. `make` lists them.
 .NOTPARALLEL:
-.PHONY: help setup demo test unit integration check format bench lock clean
+.PHONY: help setup demo test unit integration check format bench chaos lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -16,8 +16,8 @@ demo: setup  ## answer a sample archive with a tiny model, on this machine's CPU
 test: setup check unit integration  ## everything that CI runs
 
 unit: setup  ## the tests without Ray and vLLM (under a minute)
-	@echo "unit tests"
-	@$(BIN)/pytest -q tests/unit
+	@echo "unit tests, and the simulation of faults by seed"
+	@$(BIN)/pytest -q tests/unit tests/simulation
 
 integration: setup  ## the tests with real Ray, vLLM and S3 on this machine
 	@echo "integration tests: real Ray and vLLM start many times, this takes minutes"
@@ -35,6 +35,10 @@ format: setup  ## let ruff format and mend
 
 bench: setup  ## run every script of benchmarks/
 	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+
+chaos: setup  ## faults at length: 10,000 simulated seeds, storms of kill -9 on real Ray (under an hour)
+	@$(BIN)/python benchmarks/reliability.py
+	@$(BIN)/pytest tests/chaos
 
 lock: setup  ## resolve requirements/cpu.txt again; `make lock UPGRADE=1` takes newer versions
 	@$(BIN)/python packaging/lock.py $(if $(UPGRADE),--upgrade)

@@ -74,6 +74,9 @@ class Deploy(_Section):
     """Of one batch, as LSI has it."""
     cancel_delivery_s: float = Field(default=45.0, ge=1)
     """A cancelled batch delivers what it has for this long, then it ends without."""
+    engine_tries: int = Field(default=8, ge=1)
+    """Streams of a model that end without an answer, one after another with growing waits (8 of them: about 10 minutes
+    and their starts), before its batches without an answer fail with the reason."""
     api_replicas: int = Field(default=1, ge=1)
 
 

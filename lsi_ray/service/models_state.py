@@ -22,7 +22,7 @@ from lsi_ray.service.backend import Waiting
 from lsi_ray.service.deploy import Served
 from lsi_ray.service.describe import ModelState
 from lsi_ray.service.speed import Measured, Meter
-from lsi_ray.stream.ports import Replica, ReplicaState
+from lsi_ray.stream.ports import SILENT_S, Replica, ReplicaState
 
 _CLAIMS_S = 2.0
 _START_S = 60.0
@@ -48,7 +48,8 @@ class Replicas:
         self._replicas.pop(model, None)
 
     def of(self, model: str) -> list[Replica]:
-        return list(self._replicas.get(model, {}).values())
+        """Those that are there: a killed one says nothing any more."""
+        return [one for one in self._replicas.get(model, {}).values() if time.time() - one.since < SILENT_S]
 
     def engine(self, model: str) -> dict[str, str]:
         return self._engines.get(model, {})

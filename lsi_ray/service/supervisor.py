@@ -274,10 +274,21 @@ class Supervisor:
             self._retries.forget(("stream", end.model))
             self.stream_failures.pop(end.model, None)
             return
-        self._retries.failed(("stream", end.model))
+        failures = self._retries.failed(("stream", end.model))
         self.stream_failures[end.model] = end.failure
         self._stream_failed(end.model)
-        log.warning("the stream of %s ended early: %s", end.model, end.failure)
+        log.warning("the stream of %s ended early (%d in a row): %s", end.model, failures, end.failure)
+        if failures >= self._deployment.settings.engine_tries:
+            self._give_up(end, failures)
+
+    def _give_up(self, end: StreamEnd, failures: int) -> None:
+        """Batches without an answer fail with the reason; one with some keeps them for its window to deliver."""
+        for batch in self._ledger.unfinished():
+            if batch.model != end.model or batch.status != BatchStatus.IN_PROGRESS:
+                continue
+            if not self._ledger.progress(batch.batch_id).completed:
+                message = f"the engine of {end.model} could not answer in {failures} starts: {end.failure}"
+                self._ledger.fail_batch(batch.batch_id, [Finding("engine_failed", message)])
 
     def answered(self, model: str) -> None:
         """Rows came out of the model's stream: the next start after a failure is the first one again."""

@@ -41,6 +41,24 @@ def test_a_stream_that_breaks_starts_again_ever_later(house):
     assert house.status(batch_id) == "in_progress"
 
 
+def test_an_engine_that_never_starts_fails_the_batches_without_an_answer(folder):
+    house = House(folder, engine_tries=3)
+    empty, begun = running(house), running(house)
+    house.answer(begun, {0})
+    for number in range(3):
+        assert house.status(empty) == "in_progress"
+        house.streams.end(MODEL, f"no such weights, try {number}")
+        while number < 2 and MODEL not in house.streams.up:
+            house.tick(1, seconds=0.5)
+    house.tick()
+    view = house.desk.get(ANN, empty)
+    assert view.status == "failed"
+    assert [finding.code for finding in view.findings] == ["engine_failed"]
+    assert "3 starts: no such weights, try 2" in view.findings[0].message
+    assert house.status(begun) == "in_progress"
+    house.ledger.close()
+
+
 def test_a_stream_that_ended_idle_comes_back_with_work(house):
     batch_id = running(house)
     house.answer(batch_id)
