@@ -188,14 +188,24 @@ def read(data: bytes) -> str:
         target = io.BytesIO()
         stage_gzip(io.BytesIO(data), target)
         plain = target.getvalue()
-        assert plain == inflated(data), "zlib decompresses it to something else"
+        assert inflated(data) in (plain, None), "zlib decompresses it to something else"
     index = index_tar(io.BytesIO(plain), decompressed=kind == "gzip")
     same_as_tarfile(plain, index)
     check_rows(plain, index)
     return "accepted"
 
 
-def inflated(data: bytes) -> bytes:
+def inflated(data: bytes) -> bytes | None:
+    """None where zlib minds how the Huffman codes are written down; isal does not, and the checksum is right."""
+    try:
+        return _inflated(data)
+    except zlib.error as error:
+        if "check" in str(error):
+            raise
+        return None
+
+
+def _inflated(data: bytes) -> bytes:
     out = b""
     while data.strip(b"\0"):
         one = zlib.decompressobj(wbits=31)
@@ -206,7 +216,9 @@ def inflated(data: bytes) -> bytes:
 
 
 def same_as_tarfile(plain: bytes, index: ArchiveIndex) -> None:
-    """The regular files that tarfile finds, by the name at which it would put them, are those of the index."""
+    """The regular files that tarfile finds, by the name at which it would put them, are those of the index. It takes
+    "name/" for a file where GNU tar and we see a folder, and stops without a word at a number that is none, such as a
+    time, which we do not read."""
     theirs: dict[str, bytes] = {}
     with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as tar:
         for member in tar:
@@ -214,13 +226,25 @@ def same_as_tarfile(plain: bytes, index: ArchiveIndex) -> None:
             file = tar.extractfile(member)
             parts = [part for part in unicodedata.normalize("NFC", member.name).split("/") if part not in ("", ".")]
             assert ".." not in parts
-            if file is not None:
+            if file is not None and not member.name.endswith("/"):
                 theirs["/".join(parts)] = file.read()
+        if is_odd(plain[tar.offset : tar.offset + BLOCK]):
+            return
     ours = {name: read_member(io.BytesIO(plain), member) for name, member in index.members.items()}
     assert len(theirs) == len(ours) + len(index.ignored), f"tarfile sees {sorted(theirs)}, we {sorted(ours)}"
     for name, content in ours.items():
         found = [text for path, text in theirs.items() if path == name or path.partition("/")[2] == name]
         assert content in found, f"tarfile reads another {name!r}"
+
+
+def is_odd(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.EOFHeaderError:
+        return False
+    except tarfile.HeaderError:
+        return True
+    return False
 
 
 def check_rows(plain: bytes, index: ArchiveIndex) -> None:

@@ -93,7 +93,13 @@ def _index(file: BinaryIO, limits: ArchiveLimits, max_bytes: int) -> ArchiveInde
     if size > max_bytes:
         raise refusal("too_large", f"the tar has {size} bytes; at most {max_bytes} are accepted")
     files: dict[str, File] = {}
+    names = 0
     for entry in walk(file, size, limits):
+        names += len(entry.name.encode())
+        if names > limits.names_bytes:
+            raise refusal(
+                "too_large", f"the names of the files have more than {limits.names_bytes} bytes", entry.header
+            )
         twin = files.setdefault(entry.name, entry)
         if twin is not entry:
             raise refusal("duplicate_name", f"{entry.name!r} is there twice, first at byte {twin.header}", entry.header)

@@ -27,6 +27,8 @@ class ArchiveLimits:
     """jobs.jsonl."""
     name_bytes: int = 512
     """One name in UTF-8, NFC-normalised."""
+    names_bytes: int = 20_000_000
+    """All names together: 100 bytes for each of 200,000. With names of 500 bytes the index would take 160 MB."""
     pax_bytes: int = 64 * 1024
     """One pax header or GNU long name."""
     pax_records: int = 128
