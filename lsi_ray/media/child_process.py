@@ -151,7 +151,7 @@ def _start(control: socket.socket, *shared: int) -> subprocess.Popen[bytes]:
             env=_ENVIRONMENT | needed,
             cwd="/",
             pass_fds=(control.fileno(), *shared),
-            start_new_session=True,  # a Ctrl-C in a terminal is not for it
+            process_group=0,  # a Ctrl-C in a terminal is not for it
         )
     except OSError as error:
         raise EngineError(f"the process that decodes media did not start: {error}") from error

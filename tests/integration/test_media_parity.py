@@ -1,4 +1,4 @@
-"""Our decoding beside vLLM's own loaders: the same frames, the same pixels.
+"""Our decoding, in its guarded child as in a render worker, beside vLLM's own loaders: the same frames and pixels.
 
 Allowed difference: none. PyAV and OpenCV bring the same FFmpeg, and the conversion to RGB is asked for in the same way.
 Where two builds of FFmpeg differ, set `LSI_PARITY_TOLERANCE` to a mean absolute difference (of 255).
@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from lsi_ray.media.image import decode_image
+from lsi_ray.media.guard import MediaGuard
 from lsi_ray.media.sampling import Sampler, VideoInfo, uniform
-from lsi_ray.media.video import Video, decode_video
+from lsi_ray.media.video import Video
 
 sys.path.append(str(Path(__file__).parents[1] / "unit" / "media"))
 from media_clips import clip, noise, saved, trimmed
@@ -30,6 +30,7 @@ from vllm.multimodal.media.image import ImageMediaIO
 from vllm.multimodal.video import VIDEO_LOADER_REGISTRY
 from vllm.multimodal.video_decoders import VideoSourceMetadata, VideoTargetMetadata
 
+GUARD = MediaGuard()
 TOLERANCE = float(os.environ.get("LSI_PARITY_TOLERANCE", "0"))
 
 
@@ -52,7 +53,7 @@ def vllms_sampler(loader: str, num_frames: int, fps: float) -> Sampler:
 
 def assert_parity(data: bytes, loader: str, num_frames: int, fps: float) -> Video:
     theirs, metadata = VIDEO_LOADER_REGISTRY.load(loader).load_bytes(data, num_frames=num_frames, fps=fps)
-    ours = decode_video(data, vllms_sampler(loader, num_frames, fps))
+    ours = GUARD.decode_video(data, vllms_sampler(loader, num_frames, fps))
     assert list(ours.indices) == metadata["frames_indices"]
     assert (ours.info.total_frames, ours.info.fps) == (metadata["total_num_frames"], metadata["fps"])
     assert ours.info.duration == pytest.approx(metadata["duration"])
@@ -106,7 +107,7 @@ def test_counts_of_random_clips_of_variable_rate() -> None:
         group = rng.choice([5, 12, 250])
         data = clip(frames=frames, times=times, group=group, size=(64, 48))
         theirs = VIDEO_LOADER_REGISTRY.load("opencv").load_bytes(data, num_frames=8)[1]["total_num_frames"]
-        ours = decode_video(data, uniform(8)).info.total_frames
+        ours = GUARD.decode_video(data, uniform(8)).info.total_frames
         # Beyond a tenth vLLM's count has nothing to do with the file, and ours is the true one.
         assert ours == (theirs if abs(theirs - frames) <= frames * 0.1 else frames), (frames, step, group)
 
@@ -152,4 +153,4 @@ _KINDS = [
 @pytest.mark.parametrize("name", IMAGES := _images())
 def test_images(name: str) -> None:
     theirs = ImageMediaIO().load_bytes(IMAGES[name]).media
-    assert np.array_equal(decode_image(IMAGES[name]).pixels, np.asarray(theirs))
+    assert np.array_equal(GUARD.decode_image(IMAGES[name]).pixels, np.asarray(theirs))
