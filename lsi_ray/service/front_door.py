@@ -17,6 +17,8 @@ import httptools
 from uvicorn import config as uvicorn_config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from lsi_ray.service.backpressure import bound_proxy
+
 IMPORT_PATH = "lsi_ray.service.front_door.guard"
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -37,7 +39,8 @@ class Limits:
 
 
 def guard() -> list[Any]:
-    """For Serve: no middlewares, but another protocol for the server that it starts next."""
+    """For Serve: no middlewares, but another protocol for the server that it starts next, and bodies with a bound."""
+    bound_proxy()
     uvicorn_config.HTTP_PROTOCOLS["auto"] = f"{__name__}:FrontDoor"
     return []
 

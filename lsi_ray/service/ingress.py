@@ -20,6 +20,7 @@ from lsi_ray.ledger.service_ledger import Accounts
 from lsi_ray.ledger.workdir import WorkDir
 from lsi_ray.service.actor import start_service
 from lsi_ray.service.api.app import create_app
+from lsi_ray.service.backpressure import bound_replica
 from lsi_ray.service.deploy import Deployment, load_deployment
 from lsi_ray.service.names import NAMESPACE, SERVICE
 from lsi_ray.service.ray_backend import RayBackend
@@ -31,6 +32,7 @@ def build(work: Path, deployment: Deployment) -> Application:
 
     def api() -> FastAPI:
         keep_to_loopback()
+        bound_replica()
         actor = ray.get_actor(SERVICE, namespace=NAMESPACE)
         return create_app(RayBackend(actor, work, deployment), deployment.settings.api)
 

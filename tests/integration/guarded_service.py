@@ -105,5 +105,8 @@ def gossip() -> Iterator[Storage]:
     storage.close()
 
 
-def rss(processes: list[psutil.Process], title: str) -> int:
-    return sum(one.memory_info().rss for one in processes if (one.cmdline() or [""])[0].startswith(title))
+def private_bytes(processes: list[psutil.Process], title: str) -> int:
+    """Without what is shared with others: Ray's object store."""
+    found = [one.memory_info() for one in processes if (one.cmdline() or [""])[0].startswith(title)]
+    assert found, title
+    return sum(memory.rss - memory.shared for memory in found)
