@@ -2,10 +2,13 @@
 
     python benchmarks/api_load.py                                  200 batches, 20 clients, 60 s, a service of its own
     python benchmarks/api_load.py --batches 20 --clients 4 --seconds 10
+    python benchmarks/api_load.py --flood 10000                    the limits on, and so many POSTs of another caller
 
 Asks: how long a GET takes while the service works (p50, p99, the worst), whether memory stays flat (the largest of the
 first and of the last third), and how much of a CPU the actor takes. Each client polls one batch after another, ten
-times a second at most, and lists every tenth time. Results go to benchmarks/results/ as JSON.
+times a second at most, and lists every tenth time. With --flood another caller sends submissions, spread over the
+seconds, of which the limits take one a second: are the reads of the others as fast, and does memory stay as it was?
+Results go to benchmarks/results/ as JSON.
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ ROWS = 40
 OUTPUT_TOKENS = 64
 START_S = 120.0
 POLL_S = 0.1
-ACTOR, REPLICA = "ray::ServiceActor", "ray::ServeReplica"
+ACTOR, REPLICA, PROXY = "ray::ServiceActor", "ray::ServeReplica", "ray::ProxyActor"
+FLOODERS = 16
 
 
 @dataclass
@@ -62,10 +66,13 @@ class Sample:
 def main() -> None:
     options = arguments()
     before = host.describe()
-    with tempfile.TemporaryDirectory(prefix="lsi-api-load-") as folder, service(Path(folder)) as (url, token, process):
+    with tempfile.TemporaryDirectory(prefix="lsi-api-load-") as folder, service(Path(folder), options.flood) as started:
+        url, token, process = started
         ids, submitted = submit(url, token, options.batches, Path(folder))
-        samples: dict[str, list[Sample]] = {ACTOR: [], REPLICA: []}
+        samples: dict[str, list[Sample]] = {ACTOR: [], REPLICA: [], PROXY: []}
+        flood = Flood(url, other_token(Path(folder)), options.flood, options.seconds) if options.flood else None
         polled = load(url, token, ids, options.clients, options.seconds, lambda: sample(process, samples))
+        flooded = flood.result() if flood is not None else None
         with Client(url, token) as client:
             done = sum(client.get(batch_id).done for batch_id in ids)
     result = {
@@ -73,6 +80,7 @@ def main() -> None:
         "options": vars(options),
         "submit": submitted,
         "get": latencies(polled),
+        "flood": flooded,
         "processes": {name: usage(found) for name, found in samples.items() if found},
         "batches_done": done,
     }
@@ -87,16 +95,25 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batches", type=int, default=200)
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--flood", type=int, default=0, metavar="POSTS", help="of another caller, within the seconds")
     return parser.parse_args()
 
 
 @contextmanager
-def service(folder: Path) -> Iterator[tuple[str, str, psutil.Process]]:
-    """`lsi serve` with limits out of the way; its URL, its first token and its process."""
+def service(folder: Path, flood: int) -> Iterator[tuple[str, str, psutil.Process]]:
+    """`lsi serve` with limits out of the way, but for a flood's; its URL, its first token and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = ["serve", "--config", deploy(folder), "--port", str(port), "--work-dir", str(folder / "work")]
+    command = [
+        "serve",
+        "--config",
+        deploy(folder, limited=flood > 0),
+        "--port",
+        str(port),
+        "--work-dir",
+        str(folder / "work"),
+    ]
     with open(folder / "serve.log", "wb") as log:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("lsi"), *command], stdout=subprocess.PIPE, stderr=log, text=True
@@ -127,13 +144,15 @@ def wait_until_up(client: Client) -> None:
             time.sleep(0.5)
 
 
-def deploy(folder: Path) -> str:
+def deploy(folder: Path, *, limited: bool) -> str:
+    """`limited`: LSI's submissions as by default. The batches of the readers come over OpenAI's surface."""
     engine = {"type": "simulated", "max_num_seqs": 16, "tokens_per_second": 50}
     (folder / "model.yaml").write_text(yaml.safe_dump({"model": MODEL, "engine": engine}))
     rate = {"per_second": 10_000, "burst": 10_000}
+    kinds = ("openai_writes", "reads") if limited else ("lsi_writes", "openai_writes", "reads")
     settings = {
         "models": [{"config": "model.yaml"}],
-        "api": {"rates": {kind: rate for kind in ("lsi_writes", "openai_writes", "reads")}},
+        "api": {"rates": dict.fromkeys(kinds, rate)},
         "admission": {"refuse": False},
     }
     (folder / "deploy.yaml").write_text(yaml.safe_dump(settings))
@@ -162,6 +181,63 @@ def submit(url: str, token: str, batches: int, folder: Path) -> tuple[list[str],
         ids = [client.submit(input=file.id, model=MODEL, window="24h").id for _ in range(batches)]
         took = time.monotonic() - begun
     return ids, {"batches": batches, "seconds": round(took, 3), "per_second": round(batches / took, 1)}
+
+
+def other_token(folder: Path) -> str:
+    lsi = str(Path(sys.executable).with_name("lsi"))
+    command = [lsi, "token", "create", "--caller", "flood", "--work-dir", str(folder / "work")]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+class Flood:
+    """POSTs of one caller from a process of its own, so that what it costs is not counted as the service's time; status
+    0 is a connection that broke."""
+
+    def __init__(self, url: str, token: str, posts: int, seconds: float) -> None:
+        command = [sys.executable, __file__, "--flood-child", url, str(posts), str(seconds)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdin is not None
+        self._process.stdin.write(token)
+        self._process.stdin.close()
+
+    def result(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        found: dict[str, Any] = json.loads(self._process.stdout.read())
+        self._process.wait()
+        return found
+
+
+def flood_child(url: str, posts: int, seconds: float) -> None:
+    token, begun = sys.stdin.read(), time.monotonic()
+    polled = [Polled() for _ in range(FLOODERS)]
+
+    def send(number: int) -> None:
+        with httpx.Client(
+            base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60, trust_env=False
+        ) as http:
+            for i in range(number, posts, FLOODERS):
+                time.sleep(max(0.0, begun + i * seconds / posts - time.monotonic()))
+                body = {
+                    "input_file_uri": f"https://storage.example.com/{i}.tar",
+                    "output_file_uri": f"https://storage.example.com/{i}.out",
+                    "endpoint": "/v1/chat/completions",
+                    "model_id": MODEL,
+                    "completion_window": "24h",
+                    "store": "s3",
+                }
+                at = time.monotonic()
+                try:
+                    status = http.post("/v1/inference/batches", json=body).status_code
+                except httpx.TransportError:
+                    status = 0
+                polled[number].took(status, time.monotonic() - at)
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(FLOODERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(json.dumps({"seconds": round(time.monotonic() - begun, 1), **latencies(polled)}))
 
 
 def load(url: str, token: str, ids: list[str], clients: int, seconds: float, look: Any) -> list[Polled]:
@@ -230,4 +306,7 @@ def usage(samples: list[Sample]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     os.environ.setdefault("RAY_worker_niceness", "0")
-    main()
+    if sys.argv[1:2] == ["--flood-child"]:
+        flood_child(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
+    else:
+        main()

@@ -29,6 +29,7 @@ from lsi_ray.service.capacity import Capacity
 from lsi_ray.service.deploy import Deployment
 from lsi_ray.service.describe import view
 from lsi_ray.service.desk import Desk, sweep
+from lsi_ray.service.ended_rows import EndedRows
 from lsi_ray.service.file_desk import FileDesk
 from lsi_ray.service.kept_urls import KeptUrls
 from lsi_ray.service.metrics import Metrics
@@ -75,6 +76,7 @@ class ServiceActor(ServiceLedger):
         self._outbox = Outbox(
             work / "webhooks", poster(options), give_up_s=deployment.settings.keep.webhook_tries_s, clock=time.time
         )
+        self._ended_rows = EndedRows(self, self._work_dir, deployment)
         admission = deployment.settings.admission
         self._kept = KeptUrls(work, deployment.settings.keep.retry_s, time.time)
         self._capacity = Capacity(self, admission, self._work, time.time)
@@ -276,6 +278,7 @@ class ServiceActor(ServiceLedger):
         if served.batch.status.terminal:
             return view(served, state, (), None, None, now)
         speed = self._work.batch_meter(batch_id).recent(now)
+        served = self._ended_rows.named(served)
         return view(served, state, self._work.claims(model), speed, self._work.position(batch_id), now)
 
 

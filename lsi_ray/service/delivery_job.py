@@ -15,6 +15,7 @@ from typing import BinaryIO, Literal, Protocol
 import msgspec
 
 from lsi_ray.delivery import DeliveryLedger, output_lines, pack, reopen_damaged
+from lsi_ray.errors import StorageError
 from lsi_ray.ledger.records import Batch
 from lsi_ray.ledger.service_records import File
 from lsi_ray.ledger.states import BatchStatus
@@ -56,6 +57,9 @@ def deliver_batch(batch_id: str, work: WorkDir, deployment: Deployment, ledger: 
         deployment.check_kind(target)
     mark = _load(folder)
     if mark is None:
+        if batch.model not in deployment.models:  # its config says how rows are read
+            message = f"the model {batch.model!r} is not served here any more; its output is packed when it is again"
+            raise StorageError("model_not_served", message, transient=True)
         reopen_damaged(batch_id, folder, ledger)
         # Asked for, and not what the call said: a repeated disown, whose first answer was lost, reopens nothing.
         if ledger.batch(batch_id).status == BatchStatus.IN_PROGRESS:

@@ -69,10 +69,10 @@ class FrontDoor(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._waiting_since is not None:
+            if not self._header_bytes:
+                self._cut_in(self.limits.headers_s)
             self._header_bytes += len(data)
             self._feeding = len(data)
-            if self._timer is None:
-                self._cut_in(self.limits.headers_s)
         self._dry_bytes += len(data)
         super().data_received(data)
         if self._in_headers and self._header_bytes > self.limits.header_bytes:
@@ -103,6 +103,7 @@ class FrontDoor(HttpToolsProtocol):
         super().on_message_complete()
         if self.cycle is None or self.cycle.response_complete:
             self._wait()
+            self._cut_in(self.timeout_keep_alive)  # uvicorn's own timer went with the rest of the body
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -314,7 +314,8 @@ class Supervisor:
 
 def _notice(reason: str, error: LsiError) -> str:
     """What a batch waits for: as a word, and for people."""
-    return f"{'no_space' if error.code == 'work_dir_full' else reason}: {error.message}"
+    word = {"work_dir_full": "no_space", "model_not_served": "model_not_served"}.get(error.code, reason)
+    return f"{word}: {error.message}"
 
 
 def _in_turn(batches: Iterable[Batch]) -> list[Batch]:

@@ -21,6 +21,7 @@ from lsi_ray.service.delivery_job import deliver_batch
 from lsi_ray.service.deploy import Deploy, Deployment, ModelSettings, Served
 from lsi_ray.service.describe import ModelState, view
 from lsi_ray.service.desk import Desk
+from lsi_ray.service.ended_rows import EndedRows
 from lsi_ray.service.file_desk import FileDesk
 from lsi_ray.service.file_store import FileStore, new_file_id
 from lsi_ray.service.intake_job import take_in_batch
@@ -174,6 +175,7 @@ class House:
     def describe(self, served):
         state = ModelState(self.at_hand.meter(served.batch.model), 0.0, self.streams.reason)
         claims = self.at_hand.claims(served.batch.model)
+        served = EndedRows(self.ledger, self.work, self.deployment).named(served)
         return view(served, state, claims, None, self.at_hand.position(served.batch.batch_id), self.clock.now)
 
     def upload(self, rows, caller=ANN, model=MODEL):

@@ -162,3 +162,31 @@ def test_a_batch_of_a_model_that_is_no_longer_served_says_so(folder):
     state = {"no_room": False, "failure": None, "streaming": False}
     assert model_state("m", Meter(), replicas, served=False, **state).waiting.reason == "model_not_served"
     assert model_state("m", Meter(), replicas, served=True, **state).waiting.reason == "model_loading"
+
+
+def test_a_row_that_the_ledger_ended_is_shown_with_its_line_and_custom_id(house):
+    batch_id = house.submit(input_file_id=house.upload(b"\n\n" + jobs(1)))
+    house.tick()
+    for _ in range(3):  # the ladder: among others, in a few, alone
+        session = house.ledger.open_session("lsi/simulated")
+        [lease] = house.ledger.lease(session, 999, 999).leases
+        house.ledger.begin(session, lease.shard_id, "r")
+        house.ledger.crash(session, [lease.shard_id], "the engine process died")
+    [error] = house.desk.get(ANN, batch_id).error_digest
+    assert (error.code, error.count, error.line, error.custom_id) == ("engine_crashed", 1, 3, "r0")
+    assert "the engine process died" in error.message
+
+
+def test_results_of_a_model_that_is_no_longer_served_wait_and_say_so(folder):
+    house = House(folder)
+    batch_id = house.submit(2, output_url=house.output())
+    house.tick()
+    house.answer(batch_id)
+    models = dict(house.deployment.models)
+    house.deployment.models.clear()
+    house.tick(2)
+    view = house.desk.get(ANN, batch_id)
+    assert (view.status, view.waiting.reason) == ("finalizing", "model_not_served")
+    house.deployment.models.update(models)
+    house.tick(3, seconds=3600)
+    assert house.status(batch_id) == "completed"
