@@ -17,12 +17,12 @@ from ray.exceptions import ActorUnavailableError, RayError
 from lsi_ray.config import Config
 from lsi_ray.errors import LsiError
 from lsi_ray.service.deploy import Deployment
-from lsi_ray.stream.logs import log_lines
 from lsi_ray.service.names import NAMESPACE, STREAM_PREFIX, stream_name
 from lsi_ray.service.supervisor import StreamEnd
 from lsi_ray.stream.build import build_stream
 from lsi_ray.stream.cluster import quiet
 from lsi_ray.stream.ledger_actor import RemoteLedger, this_node
+from lsi_ray.stream.logs import log_lines
 from lsi_ray.stream.ports import Replica, ReplicaState
 
 log = logging.getLogger(__name__)
