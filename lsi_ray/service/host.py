@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class Hosted:
 def hosting(deployment: Deployment, work: Path, host: str, port: int) -> Iterator[Hosted]:
     for name, value in _GUARD.items():
         os.environ.setdefault(name, value)
+    meet_on_loopback(os.environ.get("RAY_ADDRESS", ""))
     with cluster(streams=len(deployment.models)) as own:
         from ray import serve
 
@@ -56,6 +58,7 @@ def hosting(deployment: Deployment, work: Path, host: str, port: int) -> Iterato
 
 def stop(address: str) -> None:
     """End the service on the cluster at this address. What was accepted stays. LsiError `no_service`."""
+    meet_on_loopback(address)
     with cluster(address):
         import ray
         from ray import serve
@@ -69,6 +72,34 @@ def stop(address: str) -> None:
         serve.delete(APP)
         ray.kill(service)
         stop_streams()
+
+
+def meet_on_loopback(address: str) -> None:
+    """Ray takes 127.0.0.1 for the machine's own address, where a head that keeps to the loopback does not listen, and
+    tries for minutes; it is told so when there is nobody at that address."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or not is_loopback(host):
+        return
+    if _listens(host, int(port)) and not _listens(_own_address(), int(port)):
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def _own_address() -> str:
+    """The one that others see; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
 
 
 def is_loopback(host: str) -> bool:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 from rich.console import Console
@@ -100,3 +103,20 @@ def test_a_ray_that_asks_for_no_token_is_found_out(answers, is_open):
     assert host._is_open(f"127.0.0.1:{port}") is is_open
     server.stop(0).wait()
     assert not host._is_open(f"127.0.0.1:{port}")
+
+
+def test_a_head_that_keeps_to_the_loopback_is_met_there(monkeypatch):
+    setting = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    monkeypatch.setenv(setting, "to be deleted after the test")
+    monkeypatch.setattr(host, "_own_address", lambda: "127.0.0.2")  # for the one that others see
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        port = head.getsockname()[1]
+        for wide, expected in ((True, None), (False, "0")):
+            monkeypatch.delenv(setting, raising=False)
+            with socket.create_server(("127.0.0.2", port)) if wide else nullcontext():
+                host.meet_on_loopback(f"127.0.0.1:{port}")
+            assert os.environ.get(setting) == expected
+    for address in (f"127.0.0.1:{port}", "ray://head", "", "auto"):
+        monkeypatch.delenv(setting, raising=False)
+        host.meet_on_loopback(address)
+        assert setting not in os.environ
