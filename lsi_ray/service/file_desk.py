@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+from lsi_ray.errors import LedgerError
 from lsi_ray.ledger.service_ledger import ServiceLedger
 from lsi_ray.ledger.service_records import File
 from lsi_ray.service.backend import Caller, FileView, Page, ServiceError
@@ -23,14 +24,26 @@ class FileDesk:
         self._adding = threading.Lock()
 
     def add(self, caller: Caller, file: File) -> FileView:
-        """A file whose bytes are durable. Raises ServiceError `too_many_bytes`, and then they are gone."""
+        """A file whose bytes are durable. Raises ServiceError `too_many_bytes`, and then they are gone.
+
+        Repeated, it answers as before: Ray calls again when the first answer was lost with the service's actor."""
         with self._adding:
+            if (known := self._known(caller, file.file_id)) is not None:
+                return known
             kept = self._ledger.file_bytes(caller.id)
             if kept + file.bytes > self._max_bytes:
                 self._store.delete(file.file_id)
                 message = f"your files have {kept:,} bytes already, and may have {self._max_bytes:,}: delete some first"
                 raise ServiceError("too_many_bytes", message)
             return file_view(self._ledger.add_file(replace(file, owner=caller.id)))
+
+    def _known(self, caller: Caller, file_id: str) -> FileView | None:
+        try:
+            return file_view(self._ledger.file(caller.id, file_id))
+        except LedgerError as error:
+            if error.code != "no_such_file":
+                raise
+            return None
 
     def get(self, caller: Caller, file_id: str) -> FileView:
         with as_not_found():
