@@ -63,7 +63,7 @@ class BatchFiles:
         return cls(Path(staged.tar), load_index(folder.index), plan, row_limits(config))
 
     def request(self, position: int) -> Request:
-        """The request at `position` of the plan. Raises RowError."""
+        """The request at `position` of the plan. Raises RowError, and ArchiveError when the storage fails."""
         entry = self.plan[position]
         return parse_row(
             self._read(int(entry["offset"]), int(entry["length"])),
@@ -84,12 +84,15 @@ class BatchFiles:
         os.close(self._fd)
 
     def _read(self, offset: int, length: int) -> bytes:
-        data = os.pread(self._fd, length, offset)
-        while len(data) < length:
-            more = os.pread(self._fd, length - len(data), offset + len(data))
-            if not more:
-                raise ArchiveError("truncated", f"the archive ends inside bytes {offset}..{offset + length}", offset)
-            data += more
+        try:
+            data = os.pread(self._fd, length, offset)
+            while len(data) < length:
+                more = os.pread(self._fd, length - len(data), offset + len(data))
+                if not more:
+                    raise ArchiveError("truncated", f"it ends inside bytes {offset}..{offset + length}", offset)
+                data += more
+        except OSError as error:
+            raise ArchiveError("unreadable", f"bytes {offset}..{offset + length}: {error}", offset) from error
         return data
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import secrets
 import socket
 import time
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ import pyarrow as pa
 from lsi_ray.config import Config
 from lsi_ray.errors import ConfigError, EngineError, RowError
 from lsi_ray.stream.gate import Gate
-from lsi_ray.stream.keeper import Keeper
+from lsi_ray.stream.keeper import Keeper, Losses
 from lsi_ray.stream.logs import fields
 from lsi_ray.stream.packet import Packet, Row, from_block, to_block
 from lsi_ray.stream.ports import StreamLedger
@@ -43,7 +44,8 @@ class Generate:
         prepare_process(config, log_file)
         self._metrics = StageMetrics(config.model)
         self._ledger = ledger
-        self._name = f"{socket.gethostname()}-{os.getpid()}"
+        # Pods may share a host name and count their pids from 1 alike: two replicas of one name would pass for one.
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._gate = Gate()
         self._presence = Presence(ledger, self._name, config.replicas.min)
         self._keeper = Keeper(config, self._presence.note)
@@ -55,22 +57,29 @@ class Generate:
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         (packet,) = from_block(block)
-        begun = False
         with self._gate.alone() if packet.exclusive else self._gate.shared():
-            if self._keeper.settled() is None:
-                begun = True
-                yield from map(to_block, self._begin(packet))
+            if packet.exclusive:
+                self._keeper.check()
+            finished: Losses = queue.SimpleQueue()
+            with self._keeper.inside(finished) as generation:
+                if generation is not None:
+                    yield from map(to_block, self._begin(packet, generation, finished))
+            if packet.exclusive:
+                self._keeper.check()
         if (gone := self._keeper.settled()) is not None:
-            self._stand_aside(packet, gone, begun)
+            self._stand_aside(packet, gone, begun=generation is not None)
 
-    def _begin(self, packet: Packet) -> Iterator[Packet]:
+    def _begin(self, packet: Packet, generation: int, finished: Losses) -> Iterator[Packet]:
         todo = self._ledger.begin(packet.session, packet.shard_id, self._name)
         if todo is None:
+            return
+        if not finished.empty():  # the engine was lost before a row was in it
+            self._ledger.release(packet.session, (packet.shard_id,))
             return
         wanted = set(todo)
         packet.rows = [row for row in packet.rows if row.position in wanted]
         with self._metrics.timed("generate"):
-            yield from self._run(packet)
+            yield from self._run(packet, generation, finished)
 
     def _stand_aside(self, packet: Packet, gone: EngineError | ConfigError, begun: bool) -> None:
         """This replica has no engine. Its shards go to the others; without another the reason ends the session.
@@ -84,26 +93,23 @@ class Generate:
             raise gone
         self._keeper.rest()
 
-    def _run(self, packet: Packet) -> Iterator[Packet]:
+    def _run(self, packet: Packet, generation: int, finished: Losses) -> Iterator[Packet]:
         """The shard's rows as they finish, in a few packets: at the end, and every `_FLUSH_S` before it."""
-        generation = self._keeper.generation
-        finished: queue.SimpleQueue[Row | EngineError] = queue.SimpleQueue()
-        with self._keeper.listening(finished):
-            tasks = [self._keeper.submit(self._row(packet, row, finished)) for row in packet.rows]
-            ready: list[Row] = []
-            flush_at = time.monotonic() + _FLUSH_S
-            for _ in range(len(tasks)):
-                while (row := _get(finished, flush_at - time.monotonic() if ready else None)) is None:
-                    yield replace(packet, rows=ready)
-                    ready, flush_at = [], time.monotonic() + _FLUSH_S
-                if isinstance(row, EngineError):
-                    self._engine_died(packet, generation, row, tasks)
-                    break
-                ready.append(row)
+        tasks = [self._keeper.submit(self._row(packet, row, finished)) for row in packet.rows]
+        ready: list[Row] = []
+        flush_at = time.monotonic() + _FLUSH_S
+        for _ in range(len(tasks)):
+            while (row := _get(finished, flush_at - time.monotonic() if ready else None)) is None:
+                yield replace(packet, rows=ready)
+                ready, flush_at = [], time.monotonic() + _FLUSH_S
+            if isinstance(row, EngineError):
+                self._engine_died(packet, generation, row, tasks)
+                break
+            ready.append(row)
         if ready:
             yield replace(packet, rows=ready)
 
-    async def _row(self, packet: Packet, row: Row, finished: queue.SimpleQueue[Row | EngineError]) -> None:
+    async def _row(self, packet: Packet, row: Row, finished: Losses) -> None:
         if row.error is None:
             assert row.payload is not None
             try:
@@ -130,9 +136,10 @@ class Generate:
         self._keeper.replace(generation, error)
 
 
-def _get(finished: queue.SimpleQueue[Row | EngineError], timeout: float | None) -> Row | EngineError | None:
+def _get(finished: Losses, timeout: float | None) -> Row | EngineError | None:
     """The next finished row; None when `timeout` seconds pass first."""
     try:
-        return finished.get(timeout=None if timeout is None else max(timeout, 0.0))
+        found: Row | EngineError = finished.get(timeout=None if timeout is None else max(timeout, 0.0))
+        return found
     except queue.Empty:
         return None

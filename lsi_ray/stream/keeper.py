@@ -86,6 +86,20 @@ class Keeper:
                 pass
         return self.gone
 
+    def check(self) -> None:
+        """Ask the engine, in which no row is, whether it lives. One that died of an earlier row, or of nothing (CUDA
+        tells of an error at the next call), is replaced here, so that no row is blamed that never ran in it."""
+        if self.settled() is not None:
+            return
+        generation = self.generation
+        timeout_s = self._config.engine.hang_timeout_s
+        try:
+            self.submit(asyncio.wait_for(self._engine.ping(), timeout_s)).result()
+        except EngineError as error:
+            self.replace(generation, error)
+        except TimeoutError:
+            self.replace(generation, _silent(timeout_s))
+
     def rest(self) -> None:
         """Without an engine: wait some seconds for one, or be who tries to start it, where that is due."""
         if time.monotonic() < self._retry_at or not self._replacing.acquire(blocking=False):
@@ -114,6 +128,8 @@ class Keeper:
             if self._watch is not None:
                 self._watch.cancel()
             self.submit(self._engine.kill()).result()
+            # Shards that came between the watchdog's word and this: a killed vLLM need not say so to its last rows.
+            self._tell_listeners(self.lost.get(generation, error))
             with suppress(EngineError, ConfigError):  # `gone` says it
                 self.start()
 
@@ -121,13 +137,27 @@ class Keeper:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     @contextmanager
-    def listening(self, losses: Losses) -> Iterator[None]:
-        """An engine that hangs takes its rows along without a word: `losses` is told."""
-        self._listeners.add(losses)
+    def inside(self, losses: Losses) -> Iterator[int | None]:
+        """The generation of the engine that the block's rows are for, None without an engine. `losses` is told when
+        that engine is lost, which one that hangs does not say to its rows. Waits while it is being replaced."""
+        generation = self._register(losses)
         try:
-            yield
+            yield generation
         finally:
             self._listeners.discard(losses)
+
+    def _register(self, losses: Losses) -> int | None:
+        if self.gone is not None:  # the lock may be held by a start that takes minutes
+            return None
+        with self._replacing:
+            if self.gone is not None:
+                return None
+            self._listeners.add(losses)
+            return self.generation
+
+    def _tell_listeners(self, error: EngineError) -> None:
+        for losses in list(self._listeners):
+            losses.put(error)
 
     async def generate(self, rendered: bytes, request_id: str, rank: int, cache_salt: str) -> bytes:
         """On the engine's loop; raises as `Engine.generate`."""
@@ -144,13 +174,15 @@ class Keeper:
             await until_silent(self._engine.ping, self._traffic, timeout_s)
         except EngineError:
             return  # it is dead, and so its rows say themselves
-        error = EngineError(f"the engine gave no sign of life for {timeout_s:g} s", code="engine_timeout")
-        self.lost[generation] = error
-        for losses in list(self._listeners):
-            losses.put(error)
+        self.lost[generation] = _silent(timeout_s)
+        self._tell_listeners(self.lost[generation])
 
     def _tell(self, state: ReplicaState, detail: str) -> None:
         level = logging.INFO if state in ("loading", "ready") else logging.WARNING
         log.log(level, "engine %s", state, extra=fields(generation=self.generation, reason=detail))
         engine = getattr(self, "_engine", None)
         self._note(state, detail, engine.describe() if engine else {})
+
+
+def _silent(timeout_s: float) -> EngineError:
+    return EngineError(f"the engine gave no sign of life for {timeout_s:g} s", code="engine_timeout")

@@ -13,7 +13,7 @@ from lsi_ray.archive.rows import MediaRef, Request
 from lsi_ray.batch_files import BatchFiles
 from lsi_ray.config import Config, VllmEngine
 from lsi_ray.engine import make_renderer
-from lsi_ray.errors import RowError
+from lsi_ray.errors import ArchiveError, EngineError, RowError
 from lsi_ray.ledger.records import Lease
 from lsi_ray.ledger.workdir import WorkDir
 from lsi_ray.stream.logs import log_lines
@@ -57,6 +57,8 @@ class Render:
             row.payload = await self._renderer.render(request, reading.read_media)
         except RowError as error:
             row.error = error
+        except (EngineError, ArchiveError):  # this worker or its storage is sick: that ends the attempt, not the row
+            raise
         except Exception as error:  # a bug met by one row must not end the others; the row says what happened
             row.error = RowError("internal_error", f"rendering failed: {type(error).__name__}: {error}", status=500)
         return row

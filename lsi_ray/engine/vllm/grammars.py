@@ -29,7 +29,7 @@ from lsi_ray.engine.vllm.imports import (
     get_structured_output_key,
     has_xgrammar_unsupported_json_features,
 )
-from lsi_ray.errors import RowError
+from lsi_ray.errors import EngineError, RowError
 
 MEMORY_BYTES = 1 << 30
 # vLLM's front end converts the grammar of every row, seen before or not, in the loop that feeds the GPU.
@@ -187,8 +187,8 @@ class _Child:
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
         if not select.select([descriptor], [], [], timeout_s)[0]:
-            raise RuntimeError(f"the grammar compiler did not answer in {timeout_s} s")
+            raise EngineError(f"the grammar compiler did not answer in {timeout_s} s")
         frame = grammar_child.read_frame(descriptor)
         if frame is None:
-            raise RuntimeError(f"the grammar compiler has ended ({self._process.poll()})")
+            raise EngineError(f"the grammar compiler has ended ({self._process.poll()})")
         return frame
