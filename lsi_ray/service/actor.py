@@ -36,7 +36,7 @@ from lsi_ray.service.metrics import Metrics
 from lsi_ray.service.models_state import Replicas, Speeds, Work, model_state
 from lsi_ray.service.names import NAMESPACE, SERVICE
 from lsi_ray.service.supervisor import Supervisor
-from lsi_ray.service.webhooks import Outbox, poster
+from lsi_ray.service.webhooks import AT_ONCE, Outbox, poster
 from lsi_ray.storage.transfer import DEFAULT_OPTIONS
 from lsi_ray.stream.cluster import quiet
 from lsi_ray.stream.ledger_actor import this_node
@@ -91,7 +91,7 @@ class ServiceActor(ServiceLedger):
             changed=self._changed,
             clock=time.time,
         )
-        for name, run in (("supervisor", self._supervise), ("webhooks", self._send_webhooks)):
+        for name, run in (("supervisor", self._supervise), *[("webhooks", self._send_webhooks)] * AT_ONCE):
             threading.Thread(target=run, name=name, daemon=True).start()
 
     # -- the API

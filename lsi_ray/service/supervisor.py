@@ -209,7 +209,8 @@ class Supervisor:
         with suppress(LedgerError):  # it was here before
             private = Private.load(folder)
             if private.webhook is not None:
-                self._outbox.put(batch.batch_id, batch.status, private.webhook, batch.times[batch.status])
+                ended_at = batch.times[batch.status]
+                self._outbox.put(batch.batch_id, batch.status, private.webhook, ended_at, caller=batch.caller)
             self._kept.put(batch.batch_id, private)
         self._work.erase_batch(batch.batch_id)
         self._ledger.notice(batch.batch_id, "")

@@ -1,7 +1,8 @@
 """One HTTP request to a storage server: guarded, pinned, without redirects, and its failure told apart by kind.
 
-Only GET and PUT are ever sent: a pre-signed URL is signed for one method, and HEAD would be refused. Proxies of the
-environment and netrc are not read; `SSL_CERT_FILE` is, for storage with a certificate authority of its own.
+Storage is sent only GET and PUT: a pre-signed URL is signed for one method, and HEAD would be refused. Webhooks are a
+POST. Proxies of the environment and netrc are not read; `SSL_CERT_FILE` is, for storage with a certificate authority of
+its own.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import cache
+from typing import Any
 
 import httpx
 
 from lsi_ray.errors import StorageError
+from lsi_ray.storage.deadline import Deadline
 from lsi_ray.storage.guard import admit
 from lsi_ray.storage.redact import redact
 from lsi_ray.storage.retry import TransientError
@@ -39,13 +42,16 @@ class Exchange:
         self._policy = options.urls
         self._now = options.now
         self._attempt = 0
+        self._deadline = Deadline(options.whole_s)
         timeout = httpx.Timeout(options.silence_s, connect=options.connect_s)
         self._client = httpx.Client(timeout=timeout, trust_env=False, follow_redirects=False, verify=_trusted())
 
     def __enter__(self) -> Exchange:
+        self._deadline.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._deadline.stop()
         self._client.close()
 
     @contextmanager
@@ -81,7 +87,7 @@ class Exchange:
 
     def _request(self, method: str, headers: Mapping[str, str], content: Iterator[bytes] | None) -> httpx.Request:
         destination = admit(self.url, self._policy)
-        url, extensions = destination.url, {}
+        url, extensions = destination.url, dict[str, Any](trace=self._deadline.trace)
         # httpx would ask for gzip and say who it is.
         sent = {"Accept-Encoding": "identity", "User-Agent": "lsi-ray", **headers}
         if destination.addresses:
@@ -100,6 +106,8 @@ class Exchange:
         except httpx.LocalProtocolError as error:  # we ask for what cannot be asked for: no use in asking again
             raise self.error("rejected", redact(str(error))) from None
         except (httpx.TransportError, OSError) as error:
+            if self._deadline.over:
+                raise self.fault(f"not done after {self._deadline.seconds:.0f} s") from None
             if _is_bad_certificate(error):
                 raise self.error("untrusted", redact(str(error))) from None
             raise self.fault(f"{type(error).__name__}: {redact(str(error))}") from None

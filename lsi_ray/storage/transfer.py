@@ -21,7 +21,8 @@ Side = Literal["input", "output"]
 @dataclass(frozen=True, slots=True)
 class TransferOptions:
     """How a transfer may behave. `slow_bytes_per_s` over `slow_window_s` counts as a stall, and is tried again on a new
-    connection: at 1 KB/s, 5 GB take two months. `on_retry(error, wait_s)` is told of every fault before the wait."""
+    connection: at 1 KB/s, 5 GB take two months. `whole_s` ends an exchange however it goes.
+    `on_retry(error, wait_s)` is told of every fault before the wait."""
 
     urls: UrlPolicy = PERSONAL
     retry: RetryPolicy = DEFAULT_RETRY
@@ -29,6 +30,7 @@ class TransferOptions:
     silence_s: float = 60.0
     slow_bytes_per_s: float = 1024.0
     slow_window_s: float = 60.0
+    whole_s: float | None = None
     on_retry: Callable[[StorageError, float], None] | None = None
     now: Callable[[], float] = time.time
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 
@@ -10,9 +11,10 @@ from pydantic import SecretStr
 from service_house import FakeClock
 
 from lsi_ray.errors import StorageError
+from lsi_ray.service import webhooks
 from lsi_ray.service.backend import Webhook
-from lsi_ray.service.webhooks import Outbox, poster
-from lsi_ray.storage.guard import STRICT
+from lsi_ray.service.webhooks import AT_ONCE, Outbox, poster
+from lsi_ray.storage.guard import STRICT, UrlPolicy
 from lsi_ray.storage.secret_url import SecretUrl
 from lsi_ray.storage.transfer import TransferOptions
 
@@ -109,10 +111,138 @@ def test_webhooks_are_guarded_as_every_url():
         assert "topsecret" not in str(caught.value)
 
 
-def test_a_server_that_does_not_answer_keeps_nobody_elses_event(folder):
-    """Two events, neither taken before the other is on its way."""
-    both = threading.Barrier(2, timeout=5)
-    box = outbox(folder, lambda *_: both.wait(), time.time)
-    for number in range(2):
-        box.put(f"batch_{number}", "completed", HOOK, 1000.0)
-    assert box.send_due() == 2
+def hook(host):
+    return Webhook(SecretUrl(f"https://{host}/hook"), SecretStr("a plain secret"))
+
+
+def host_of(url):
+    return url.reveal().split("/")[2]
+
+
+class Dead:
+    """Whoever posts to a dead host waits there until `over`; `told` are the hosts that took an event."""
+
+    def __init__(self, is_dead=lambda host: "dead" in host):
+        self.is_dead = is_dead
+        self.over = threading.Event()
+        self.told = []
+        self.waiting = []
+
+    def __call__(self, url, *_):
+        host = host_of(url)
+        if self.is_dead(host):
+            self.waiting.append(host)
+            self.over.wait(10)
+            raise StorageError("output_unavailable", "nobody there")
+        self.told.append(host)
+
+
+def side_by_side(box, act):
+    """`act` while as many threads as the service has send what is due."""
+    ended = threading.Event()
+
+    def run():
+        while not ended.is_set():
+            box.send_due()
+            ended.wait(0.01)
+
+    threads = [threading.Thread(target=run) for _ in range(AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    try:
+        act()
+    finally:
+        box._post.over.set()
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def until(true):
+    limit = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("hosts", [1, 20], ids=["one-host", "many-hosts"])
+def test_dead_hosts_of_one_caller_keep_nobody_elses_event(folder, hosts):
+    """Also not one that comes while they are being tried: rounds do not wait for each other."""
+    post = Dead()
+    box = outbox(folder, post, time.time)
+    for number in range(20):
+        box.put(f"dead_{number}", "completed", hook(f"dead{number % hosts}.example"), 1000.0, caller="ann")
+
+    def act():
+        until(lambda: len(post.waiting) == AT_ONCE - 1)
+        box.put("late", "completed", hook("alive.example"), 1000.0, caller="bob")
+        until(lambda: post.told == ["alive.example"])
+
+    side_by_side(box, act)
+    assert len(list((folder / "webhooks").iterdir())) == 20
+
+
+def test_one_dead_host_of_many_callers_keeps_nobody_elses_event(folder):
+    post = Dead()
+    box = outbox(folder, post, time.time)
+    for number in range(20):
+        box.put(f"dead_{number}", "completed", hook("dead.example"), 1000.0, caller=f"caller {number}")
+
+    def act():
+        until(lambda: len(post.waiting) == AT_ONCE - 1)
+        box.put("late", "completed", hook("alive.example"), 1000.0, caller="bob")
+        until(lambda: post.told == ["alive.example"])
+
+    side_by_side(box, act)
+
+
+def test_a_caller_with_none_on_the_way_comes_first(folder):
+    order, box = [], None
+
+    def post(url, *_):
+        order.append(host_of(url))
+        if len(order) == 1:
+            box.send_due()
+
+    box = outbox(folder, post, FakeClock())
+    for number, caller in enumerate(["ann", "ann", "ann", "bob"]):
+        box.put(f"batch_{number}", "completed", hook(f"{caller}{number}"), 1000.0, caller=caller)
+    box.send_due()
+    assert sorted(order) == ["ann0", "ann1", "ann2", "bob3"]
+    assert [host[:3] for host in order[:2]] == ["ann", "bob"]
+
+
+def test_an_event_that_brings_out_a_bug_keeps_nobody_elses(folder):
+    receiver = Receiver()
+    box = outbox(folder, receiver, FakeClock())
+    box.put("bad", "completed", Webhook(HOOK.url, SecretStr("whsec_=not base64")), 1000.0, caller="ann")
+    box.put("good", "completed", HOOK, 1000.0, caller="bob")
+    assert box.send_due() == 1
+    assert len(list((folder / "webhooks").iterdir())) == 1
+
+
+@pytest.mark.parametrize("part", ["headers", "body"])
+def test_a_server_that_trickles_is_left_at_the_deadline(part, monkeypatch):
+    monkeypatch.setattr(webhooks, "_WHOLE_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=trickle, args=(server, part))
+        thread.start()
+        post = poster(TransferOptions(urls=UrlPolicy(allow_http=True, allow_private=True, ports=None)))
+        begun = time.monotonic()
+        with pytest.raises(StorageError):
+            post(SecretUrl(f"http://127.0.0.1:{server.getsockname()[1]}/hook"), {}, b"{}")
+        assert time.monotonic() - begun < 2
+        thread.join()
+
+
+def trickle(server, part):
+    connection, _ = server.accept()
+    with connection:
+        start = b"HTTP/1.1 500 Oh\r\ncontent-length: 4000\r\n" + (b"\r\n" if part == "body" else b"x-slow: ")
+        try:
+            connection.sendall(start)
+            for _ in range(60):
+                connection.sendall(b"a")
+                time.sleep(0.05)
+        except OSError:
+            return
