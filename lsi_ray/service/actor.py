@@ -69,6 +69,7 @@ class ServiceActor(ServiceLedger):
         self._wake = threading.Event()
         self._supervisor: Supervisor | None = None
         self._streams: Any = None
+        self._short_of_gpus: frozenset[str] = frozenset()
         self._started_at = time.time()
         self._ticked_at = 0.0
         sweep(self._work_dir, self, time.time())
@@ -245,6 +246,7 @@ class ServiceActor(ServiceLedger):
             time.sleep(_WEBHOOK_S)
 
     def _measure(self) -> None:
+        self._short_of_gpus = self._streams.short_of_gpus()
         states = ("loading", "ready", "restarting", "failed")
         replicas = [
             (model, state, sum(replica.state == state for replica in self._replicas.of(model)))
@@ -274,6 +276,7 @@ class ServiceActor(ServiceLedger):
             no_room=supervisor is not None and model in supervisor.no_room,
             failure=supervisor.stream_failures.get(model) if supervisor is not None else None,
             streaming=model in self._streaming(),
+            short_of_gpus=model in self._short_of_gpus,
         )
         if served.batch.status.terminal:
             return view(served, state, (), None, None, now)

@@ -166,9 +166,18 @@ class Work:
 
 
 def model_state(
-    model: str, meter: Meter, replicas: Replicas, *, served: bool, no_room: bool, failure: str | None, streaming: bool
+    model: str,
+    meter: Meter,
+    replicas: Replicas,
+    *,
+    served: bool,
+    no_room: bool,
+    failure: str | None,
+    streaming: bool,
+    short_of_gpus: bool = False,
 ) -> ModelState:
-    """`served`: by this deployment; the one that accepted the batch may have been another."""
+    """`served`: by this deployment; the one that accepted the batch may have been another. `short_of_gpus`: as far as
+    the cluster has any, others hold them, whoever they are."""
     if not served:
         return ModelState(meter, _START_S, Waiting("model_not_served", f"{model} is not served here any more"))
     if replicas.ready(model):
@@ -178,5 +187,7 @@ def model_state(
     said = [replica.detail for replica in replicas.of(model) if replica.state == "failed"]
     if failure or said:
         return ModelState(meter, _START_S, Waiting("engine_failed", said[-1] if said else failure or ""))
+    if streaming and short_of_gpus and not replicas.of(model):
+        return ModelState(meter, _START_S, Waiting("model_loading", "waits for GPUs: the cluster has none free"))
     what = "the engine is loading" if streaming else "the engine is being started"
     return ModelState(meter, _START_S, Waiting("model_loading", what))

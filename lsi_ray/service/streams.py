@@ -144,9 +144,14 @@ class RayStreams:
         return [self._take(model) for model, wait in list(self._waits.items()) if wait in ready]
 
     def has_room(self, model: str) -> bool:
-        gpus = int(ray.cluster_resources().get("GPU", 0))
-        taken = sum(self._least_gpus(other) for other in self._waits)
-        return taken + self._least_gpus(model) <= gpus
+        """Only other streams are in the way: what the cluster has no GPUs for yet makes its autoscaler bring some."""
+        least, taken = self._least_gpus(model), sum(self._least_gpus(other) for other in self._waits)
+        return not least or not taken or taken + least <= _gpus(ray.cluster_resources())
+
+    def short_of_gpus(self) -> frozenset[str]:
+        """Models whose stream runs, and could not start one more engine now."""
+        free = _gpus(ray.available_resources()) if self._waits else 0
+        return frozenset(model for model in self._waits if self._deployment.config(model).engine.gpus > free)
 
     def stop(self) -> None:
         for actor in self._actors.values():
@@ -175,6 +180,10 @@ class RayStreams:
             end = StreamEnd(model, f"its driver was lost: {_message(error)}")
         ray.kill(actor)
         return end
+
+
+def _gpus(resources: dict[str, float]) -> int:
+    return int(resources.get("GPU", 0))
 
 
 def stop_streams() -> None:
