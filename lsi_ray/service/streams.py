@@ -1,18 +1,18 @@
 """A model's stream in a detached actor of its own, and the supervisor's hold on them.
 
-The actor outlives a restart of the service, so the engines stay loaded: its calls to the ledger wait for the new one.
+The actor outlives a restart of the service, so the engines stay loaded: its calls to the ledger wait for the new one,
+and Ray repeats those that were lost (`start_service`: max_task_retries), which changes nothing (ledger.py).
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError
+from ray.exceptions import RayError
 
 from lsi_ray.config import Config
 from lsi_ray.errors import LsiError
@@ -28,30 +28,9 @@ from lsi_ray.stream.ports import Replica, ReplicaState
 log = logging.getLogger(__name__)
 
 _MESSAGE_CHARS = 500
-_WAITS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
 
-class PatientLedger(RemoteLedger):
-    """Asks again while the service's actor is being restarted: a repeated call changes nothing (ledger.py)."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._actor,)
-
-    def __getattr__(self, name: str) -> Any:
-        call = super().__getattr__(name)
-
-        def patiently(*args: Any, **kwargs: Any) -> Any:
-            for wait_s in _WAITS_S:
-                try:
-                    return call(*args, **kwargs)
-                except ActorUnavailableError:
-                    time.sleep(wait_s)
-            return call(*args, **kwargs)
-
-        return patiently
-
-
-class ModelLedger(PatientLedger):
+class ModelLedger(RemoteLedger):
     """The ledger for the stages of one model, whose replicas it tells apart from the others'."""
 
     def __init__(self, actor: Any, model: str) -> None:

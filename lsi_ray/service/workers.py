@@ -18,7 +18,6 @@ from lsi_ray.ledger.workdir import WorkDir
 from lsi_ray.service.delivery_job import deliver_batch
 from lsi_ray.service.deploy import Deployment
 from lsi_ray.service.intake_job import take_in_batch
-from lsi_ray.service.streams import PatientLedger
 from lsi_ray.service.supervisor import Finished, Kind
 from lsi_ray.stream.ledger_actor import RemoteLedger, this_node
 
@@ -47,7 +46,7 @@ class _Runner:
 
 class RayWorkers:
     def __init__(self, work: WorkDir, deployment: Deployment, service: Any) -> None:
-        self._given = (work, deployment, PatientLedger(service))
+        self._given = (work, deployment, RemoteLedger(service))
         self._idle = [self._new()]
         self._jobs: dict[tuple[Kind, str], tuple[Any, _Runner]] = {}
 
