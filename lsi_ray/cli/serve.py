@@ -29,8 +29,10 @@ def serve_command(config: Path | None, host: str, port: int, work_dir: Path | No
     _check_host(host, work)
     console = Console(stderr=True, highlight=False)
     console.print(f"work dir {work}; starting Ray")
-    from lsi_ray.service.host import hosting
+    from lsi_ray.service.host import hosting, unguarded
 
+    if (warning := unguarded(host)) is not None:
+        console.print(warning)
     with _alone(work), hosting(deployment, work, host, port) as hosted:
         _tell(console, host, port, hosted.token, list(deployment.models))
         if hosted.own:

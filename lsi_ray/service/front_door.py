@@ -3,7 +3,8 @@
 uvicorn, which is the proxy of Ray Serve, has no limit of these: a connection that sends nothing, headers that never end
 or an answer that is never read hold a connection, and memory, for ever. Bodies are the gate's business (api/gate.py).
 
-Serve calls `guard` in each of its proxies when RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names it, as `lsi serve` does.
+Serve calls `guard` in each of its proxies when RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names it in their environment:
+`lsi serve` sets it for a Ray of its own, whoever starts the nodes of another one for those (docs/service.md).
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from uvicorn import config as uvicorn_config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lsi_ray.service.backpressure import bound_proxy
-
-IMPORT_PATH = "lsi_ray.service.front_door.guard"
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 

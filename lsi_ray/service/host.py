@@ -102,6 +102,16 @@ def _own_address() -> str:
         return str(probe.getsockname()[0])
 
 
+def unguarded(host: str) -> str | None:
+    """What to tell whoever opens a port on a Ray that is there: its nodes were started before us, so their environment
+    decides what guards the port. All that can be seen of it from here is whether ours is the same."""
+    joins = os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
+    missing = [f"{name}={value}" for name, value in _GUARD.items() if os.environ.get(name) != value]
+    if not joins or is_loopback(host) or not missing:
+        return None
+    return f"warning: {host} has no guard against slow clients unless the nodes were started with {missing[0]}"
+
+
 def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback

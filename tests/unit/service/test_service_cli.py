@@ -14,6 +14,7 @@ from lsi_ray.cli import serve, token
 from lsi_ray.errors import ConfigError, LedgerError, LsiError
 from lsi_ray.ledger.lock import WorkLock
 from lsi_ray.service import host
+from lsi_ray.service.front_door import guard
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
@@ -27,6 +28,32 @@ def test_a_wider_bind_needs_tokens_and_a_ray_that_asks_for_one(folder, address, 
     token.create_command(folder, "ann", "", "read", None, False)
     assert capsys.readouterr().out.startswith("lsi-")
     serve._check_host(address, folder)
+
+
+@pytest.mark.parametrize(
+    ("address", "bind", "ours", "told"),
+    [
+        ("10.0.0.1:6379", "0.0.0.0", False, True),
+        ("10.0.0.1:6379", "0.0.0.0", True, False),
+        ("10.0.0.1:6379", "127.0.0.1", False, False),
+        ("local", "0.0.0.0", False, False),
+        (None, "0.0.0.0", False, False),
+    ],
+)
+def test_a_wider_bind_on_a_ray_that_is_there_tells_what_guards_it(address, bind, ours, told, monkeypatch):
+    name = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+    for variable, value in (("RAY_ADDRESS", address), (name, front_door_path() if ours else None)):
+        if value is None:
+            monkeypatch.delenv(variable, raising=False)
+        else:
+            monkeypatch.setenv(variable, value)
+    warning = host.unguarded(bind)
+    assert (warning is not None) == told
+    assert warning is None or f"{name}={front_door_path()}" in warning
+
+
+def front_door_path():
+    return f"{guard.__module__}.{guard.__name__}"
 
 
 def test_the_first_token_is_shown_once_and_on_standard_output(capsys):
