@@ -2,8 +2,8 @@
 
 Work is counted in tokens, prompt and completion together, because that is what an engine's speed is steady in. A batch
 that runs is estimated by its own rows; one that has been validated by its text, its `max_tokens`, and what the model's
-rows have been like; one that has not been looked into counts nothing yet, and is weighed when it has (`Desk.weigh`).
-Nothing is refused before the engines were seen full (`Meter.capacity`).
+rows have been like; one that has not been looked into counts nothing yet, and is weighed when it has
+(`Capacity.weigh`). Nothing is refused before the engines were seen full (`Meter.capacity`).
 """
 
 from __future__ import annotations

@@ -40,8 +40,9 @@ class ApiSettings(_Section):
     url_schemes: Literal["https", "http"] = "https"
     """`http` also allows URLs without TLS, on any port: for tests and closed networks."""
     url_private: bool = False
-    """Let URLs lead to private addresses: loopback, 10.0.0.0/8, link-local with the cloud's metadata, ..., on any port.
-    Whoever has a token then reaches, through this service, whatever it reaches itself; narrow it with `url_hosts`."""
+    """Let URLs lead to private addresses, loopback, 10.0.0.0/8 and the like, on any port. Whoever has a token then
+    reaches, through this service, whatever it reaches itself; narrow it with `url_hosts`. Link-local addresses and the
+    metadata of clouds are refused all the same."""
     url_hosts: tuple[str, ...] = ()
     """Patterns such as `*.s3.eu-central-1.amazonaws.com`, one of which the host of a URL must match; empty: any."""
     repeat_within: str = "2m"
