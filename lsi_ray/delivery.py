@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -148,15 +149,17 @@ def output_lines(
     """One line for each row 0..rows_total-1, in input order."""
     refs = ledger.segments(batch.batch_id)
     results = Results([(folder.segments / ref.name, ref) for ref in refs])
-    unanswered = Unanswered(batch, outcome, folder, ledger.row_failures(batch.batch_id), config)
-    for result in results.rows_in_order(batch.rows_total, unanswered.line):
-        yield archive_output.ResultLine(
-            result.row, result.failed, result.line, result.prompt_tokens, result.completion_tokens
-        )
+    failures = ledger.row_failures(batch.batch_id)
+    with closing(Unanswered(batch, outcome, folder, failures, config)) as unanswered:
+        for result in results.rows_in_order(batch.rows_total, unanswered.line):
+            yield archive_output.ResultLine(
+                result.row, result.failed, result.line, result.prompt_tokens, result.completion_tokens
+            )
 
 
 class Unanswered:
-    """Lines for rows that no segment holds: answered by the ledger itself, or not run when the batch ended."""
+    """Lines for rows that no segment holds: answered by the ledger itself, or not run when the batch ended. Holds the
+    input open, which would keep its place on the disk when it is erased: `close`."""
 
     def __init__(
         self, batch: Batch, outcome: BatchStatus, folder: BatchDir, failures: list[RowFailure], config: Config
@@ -169,6 +172,10 @@ class Unanswered:
         self._position_of = np.zeros(batch.rows_total, dtype=np.uint32)
         self._position_of[plan["row"]] = np.arange(len(plan), dtype=np.uint32)
         self._default = _UNFINISHED.get(outcome)
+
+    def close(self) -> None:
+        if self._files is not None:
+            self._files.close()
 
     def knows(self, row: int) -> bool:
         """Whether the ledger answered it."""

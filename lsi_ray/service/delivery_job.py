@@ -62,7 +62,8 @@ def deliver_batch(batch_id: str, work: WorkDir, deployment: Deployment, ledger: 
             raise StorageError("model_not_served", message, transient=True)
         reopen_damaged(batch_id, folder, ledger)
         # Asked for, and not what the call said: a repeated disown, whose first answer was lost, reopens nothing.
-        if ledger.batch(batch_id).status == BatchStatus.IN_PROGRESS:
+        batch = ledger.batch(batch_id)
+        if batch.status == BatchStatus.IN_PROGRESS:
             return "reopened"
         pack_it = _pack_files if target is None else _pack_archive
         mark = pack_it(batch, folder, work, deployment, ledger, private)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from lsi_ray.config import Config
 from lsi_ray.delivery import Unanswered
@@ -27,15 +28,15 @@ def finished_rows(
 ) -> Iterator[Result]:
     """Those above `after_row`. Raises LedgerError where a segment is damaged, FileNotFoundError when they are gone."""
     results = Results([(folder.segments / ref.name, ref) for ref in segments])
-    answered_here = Unanswered(batch, BatchStatus.COMPLETED, folder, failures, config)
+    with closing(Unanswered(batch, BatchStatus.COMPLETED, folder, failures, config)) as answered_here:
 
-    def missing(row: int) -> ResultLine:
-        if not answered_here.knows(row):
-            raise _NotFinishedError
-        return answered_here.line(row)
+        def missing(row: int) -> ResultLine:
+            if not answered_here.knows(row):
+                raise _NotFinishedError
+            return answered_here.line(row)
 
-    try:
-        for result in results.rows_in_order(batch.rows_total, missing, first=after_row + 1):
-            yield Result(result.row, "error" if result.failed else "output", result.line)
-    except _NotFinishedError:
-        return
+        try:
+            for result in results.rows_in_order(batch.rows_total, missing, first=after_row + 1):
+                yield Result(result.row, "error" if result.failed else "output", result.line)
+        except _NotFinishedError:
+            return
