@@ -46,7 +46,7 @@ class Faults:
     def kill_stream(self) -> None:
         if running := [stream for stream in self.world.streams.values() if stream.failure is None]:
             self._did("stream killed")
-            self.dice.choice(running).stop("killed", zombie=self.dice.random() < 0.5)
+            self.dice.choice(running).stop("killed", zombie=self.dice.random() < 0.7)
 
     def undead(self) -> None:
         """What is left of a dead stream goes on for a while, beside the next one."""
@@ -61,7 +61,7 @@ class Faults:
             world.tick()
         if (successor := world.streams[zombie.model]) is not zombie and not successor.session:
             successor.step()
-        for _ in range(self.dice.randint(1, 6)):
+        for _ in range(self.dice.randint(3, 10)):
             zombie.step()
         check_invariants(world.service)
 

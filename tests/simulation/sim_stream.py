@@ -168,12 +168,20 @@ class Stream:
             return
         replica, run = self.world.dice.choice(able), Run(packet, [])
         self.rendered.remove(packet)
+        if self.world.faults and self.world.dice.random() < 0.05:
+            self._stand_aside(packet)
+            return
         replica.runs.append(run)  # it is through the gate
         todo = self._port.begin(packet.session, packet.shard_id, replica.name)
         self.world.say("begin", packet.batch_id, packet.shard_id, replica.name, todo)
         run.left = [row for row in packet.rows if row.position in (todo or ())]
         if not run.left and run in replica.runs:
             replica.runs.remove(run)
+
+    def _stand_aside(self, packet: Packet) -> None:
+        """As a replica without an engine: the shard goes to the others."""
+        self.world.say("release", packet.batch_id, packet.shard_id)
+        self._port.release(packet.session, (packet.shard_id,))
 
     def _progress(self) -> None:
         """One row of one shard finishes, or brings the engine down; now and then a shard hands on what it has."""

@@ -68,7 +68,7 @@ class Player:
             (it.archive, 0.5),
         ]  # fmt: skip
         bad = [
-            (faults.fuse, 4), (faults.kill_service, 1), (faults.stop_service, 0.5), (faults.kill_stream, 2),
+            (faults.fuse, 4), (faults.kill_service, 1), (faults.stop_service, 0.5), (faults.kill_stream, 3),
             (faults.ghost, 1), (faults.undead, 6), (faults.lose_replica, 1), (faults.engine_dies, 1),
             (faults.kill_job, 1), (faults.jump, 0.5), (faults.damage, 0.6), (faults.network, 2),
             (faults.break_url, 0.4), (faults.disk_full, 0.3), (faults.stray_message, 1),
