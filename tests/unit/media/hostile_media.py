@@ -60,10 +60,15 @@ def rebuilt(data: bytes, parents: tuple[bytes, ...], box: bytes, body: bytes) ->
 _HUGE = b"\x7f\xff\xff\xff"
 
 
+def edited(edits: int) -> bytes:
+    """An MP4 with so long an edit list: 4 s of CPU for each million."""
+    body = struct.pack(">II", 0, edits) + struct.pack(">IiI", 1, 0, 65536) * edits
+    return rebuilt(clip(frames=10), (b"moov", b"trak", b"edts"), b"elst", body)
+
+
 def lying_videos() -> dict[str, bytes]:
     """MP4 files whose headers claim what is not there, or what no one can have."""
     plain = clip(frames=10)
-    edits = struct.pack(">II", 0, 100_000) + struct.pack(">IiI", 1, 0, 65536) * 100_000
     return {
         "huge picture in the sample entry": patched(plain, b"avc1", 28, b"\xff\xff\xff\xff"),
         "huge picture in the track header": patched(plain, b"tkhd", 80, _HUGE * 2),
@@ -78,7 +83,7 @@ def lying_videos() -> dict[str, bytes]:
         "two thousand million chunks": patched(plain, b"stsc", 8, _HUGE),
         "chunks past the end": patched(plain, b"stco", 12, _HUGE),
         "an edit list longer than its box": patched(plain, b"elst", 8, _HUGE),
-        "an edit list of a hundred thousand": rebuilt(plain, (b"moov", b"trak", b"edts"), b"elst", edits),
+        "an edit list of a hundred thousand": edited(100_000),
         "edits of endless duration": patched(plain, b"elst", 12, _HUGE + _HUGE),
         "boxes nested in themselves": plain[:32] + struct.pack(">I4s", 1 << 20, b"moov") * 500 + plain[32:],
     }

@@ -94,7 +94,7 @@ def test_silence_before_the_end_of_the_headers_is_cut(port, said):
         begun = time.monotonic()
         one.sendall(said)
         assert rest(one) == ENDED
-        assert 0.2 < time.monotonic() - begun < 3
+        assert 0.2 < time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize("piece", [b"X-A: b\r\n", b"x"])
