@@ -241,7 +241,7 @@ def trickle(server, part):
         start = b"HTTP/1.1 500 Oh\r\ncontent-length: 4000\r\n" + (b"\r\n" if part == "body" else b"x-slow: ")
         try:
             connection.sendall(start)
-            for _ in range(60):
+            for _ in range(600):
                 connection.sendall(b"a")
                 time.sleep(0.05)
         except OSError:
