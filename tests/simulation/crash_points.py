@@ -15,12 +15,14 @@ from itertools import chain, cycle
 
 from sim_disk import Fuse
 from sim_orders import CALLERS, MODELS, Order
+from sim_service import deployment
 from sim_world import World
 from simulate import Outcome, Player, lived
 
 from lsi_ray.ledger.invariants import check_invariants
 
 ROUNDS = 60
+SHARD_ROWS = 2
 WAYS = tuple((power, after) for power in (False, True) for after in (False, True))
 
 
@@ -40,7 +42,7 @@ def order(*, in_url: bool) -> Order:
 
 def point(step: int, *, power: bool, after: bool, in_url: bool = True) -> Outcome:
     """The life that ends once, at this step."""
-    return lived(step, partial(_live, fuses=iter([Fuse(None, step, power, after)]), in_url=in_url))
+    return lived(0, partial(_live, fuses=iter([Fuse(None, step, power, after)]), in_url=in_url))
 
 
 def points_every(steps: int, first: int, *, in_url: bool) -> Outcome:
@@ -53,7 +55,7 @@ def points_every(steps: int, first: int, *, in_url: bool) -> Outcome:
 def points() -> Iterator[tuple[int, bool]]:
     """Every step of a life with URLs, and of one with files."""
     for in_url in (True, False):
-        steps = lived(0, partial(_live, fuses=iter(()), in_url=in_url)).disk_steps
+        steps = lived(0, partial(_live, fuses=iter(()), in_url=in_url)).happened["steps"]
         yield from ((step, in_url) for step in range(1, steps + 1))
 
 
@@ -90,6 +92,7 @@ def _live(world: World, player: Player, *, fuses: Iterator[Fuse], in_url: bool) 
         world.happened["exits"] += 1
         return next(fuses, None)
 
+    world.deployment = deployment(SHARD_ROWS)
     world.disk.platter.all_synced()
     world.start()
     world.disk.fuse, world.disk.next_fuse = next(fuses, None), next_fuse
@@ -104,6 +107,7 @@ def _live(world: World, player: Player, *, fuses: Iterator[Fuse], in_url: bool) 
         world.clock.pass_time(5.0)
     else:
         world.checker.hold(False, "does not end")
+    world.happened["steps"] = world.disk.steps
     world.disk.fuse = None
     player.last_days()
     world.checker.at_end()

@@ -154,21 +154,30 @@ class Faults:
         path.write_bytes(bytes(data))
 
     def stray_message(self) -> None:
-        """Calls in the name of any session and shard, old or never given out."""
+        """A call in the name of a session that was replaced, about any shard: it changes nothing."""
         world = self.world
         with world.service.reading() as db:
-            newest = db.execute("SELECT max(session) FROM sessions").fetchone()[0] or 0
-            shard = db.execute("SELECT max(shard_id) FROM shards").fetchone()[0] or 0
-        session, shard_id = self.dice.randint(0, newest), self.dice.randint(0, shard)
-        stale = session < max((stream.session for stream in world.streams.values()), default=0)
-        if not stale:
+            stale = db.execute(
+                "SELECT session FROM sessions AS old WHERE session <"
+                " (SELECT max(session) FROM sessions WHERE sessions.model = old.model)"
+            ).fetchall()
+            newest = db.execute("SELECT max(shard_id) FROM shards").fetchone()[0]
+            before = db.execute("SELECT * FROM shards").fetchall()
+        if not stale or newest is None:
             return
-        name = self.dice.choice(["lease", "begin", "crash", "release"])
         self._did("stray message")
-        args: tuple[Any, ...] = {"lease": (session, 64, 64), "begin": (session, shard_id, "r"),
-                "crash": (session, [shard_id], "stray"), "release": (session, [shard_id])}[name]  # fmt: skip
+        session, shard_id = self.dice.choice(stale)[0], self.dice.randint(1, newest)
+        calls: list[tuple[str, tuple[Any, ...]]] = [
+            ("lease", (session, 64, 64)),
+            ("begin", (session, shard_id, "r")),
+            ("crash", (session, [shard_id], "stray")),
+            ("release", (session, [shard_id])),
+        ]
+        name, args = self.dice.choice(calls)
         try:
             world.as_service(lambda: getattr(world.service, name)(*args))
         except LsiError as error:
             world.say("refused", error.code)
-        check_invariants(world.service)
+        with world.service.reading() as db:
+            after = db.execute("SELECT * FROM shards").fetchall()
+        world.checker.hold(before == after, name, args, "of a session that was replaced has changed a shard")

@@ -64,14 +64,14 @@ class Player:
         mood = self.dice.choice([0.3, 1.0, 1.0, 2.0])
         good = [
             (world.tick, 12), (world.job, 10), (self.stream, 42), (world.hooks, 3), (self.time, 6),
-            (it.order, 3), (it.send_again, 2), (it.look_up, 1), (it.cancel, 0.7), (it.patch, 1), (it.retry, 1),
+            (it.order, 3), (it.send_again, 2), (it.look_up, 1), (it.cancel, 1.5), (it.patch, 1), (it.retry, 1),
             (it.archive, 0.5),
         ]  # fmt: skip
         bad = [
             (faults.fuse, 4), (faults.kill_service, 1), (faults.stop_service, 0.5), (faults.kill_stream, 3),
             (faults.ghost, 1), (faults.undead, 6), (faults.lose_replica, 1), (faults.engine_dies, 1),
             (faults.kill_job, 1), (faults.jump, 0.5), (faults.damage, 0.6), (faults.network, 2),
-            (faults.break_url, 0.4), (faults.disk_full, 0.3), (faults.stray_message, 1),
+            (faults.break_url, 0.4), (faults.disk_full, 0.3), (faults.stray_message, 2),
         ]  # fmt: skip
         self._acts = [act for act, _ in good + bad]
         self._weights = [weight for _, weight in good] + [weight * mood for _, weight in bad]
