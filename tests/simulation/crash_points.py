@@ -17,7 +17,7 @@ from sim_disk import Fuse
 from sim_orders import CALLERS, MODELS, Order
 from sim_service import deployment
 from sim_world import World
-from simulate import Outcome, Player, lived
+from simulate import Outcome, Player, empty_ledger, lived
 
 from lsi_ray.ledger.invariants import check_invariants
 
@@ -49,7 +49,7 @@ def points_every(steps: int, first: int, *, in_url: bool) -> Outcome:
     """The life that ends at step `first` and after every so many steps again, in all ways by turns."""
     ways = cycle(WAYS[first % len(WAYS) :] + WAYS[: first % len(WAYS)])
     fuses = chain([Fuse(None, first, *next(ways))], (Fuse(None, steps, *way) for way in ways))
-    return lived(first, partial(_live, fuses=fuses, in_url=in_url))
+    return lived(first, partial(_live, fuses=fuses, in_url=in_url, made=True))
 
 
 def points() -> Iterator[tuple[int, bool]]:
@@ -87,15 +87,19 @@ def left_open() -> list[str]:
     return names
 
 
-def _live(world: World, player: Player, *, fuses: Iterator[Fuse], in_url: bool) -> None:
+def _live(world: World, player: Player, *, fuses: Iterator[Fuse], in_url: bool, made: bool = False) -> None:
+    """`made`: the ledger's file is there; making it takes more than 60 steps."""
+
     def next_fuse() -> Fuse | None:
         world.happened["exits"] += 1
         return next(fuses, None)
 
     world.deployment = deployment(SHARD_ROWS)
+    if made:
+        world.work.ledger.write_bytes(empty_ledger())
     world.disk.platter.all_synced()
-    world.start()
     world.disk.fuse, world.disk.next_fuse = next(fuses, None), next_fuse
+    world.guarded(world.start)
     one = order(in_url=in_url)
     world.orders.append(one)
     player.callers.know(one)

@@ -278,7 +278,9 @@ class World:
         except PowerCutError:
             if self.depth:
                 raise
-            self.power_cut()
+            while self.disk.cut:  # it may go again while all come up
+                with suppress(PowerCutError):
+                    self.power_cut()
 
     def as_service(self, act: Callable[[], object]) -> None:
         with self.running(SERVICE):
