@@ -21,7 +21,7 @@ __all__ = ["lsi", "s3_server"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("chaos")
-    group.addoption("--minutes", type=float, default=20.0, help="how long storms of kills are repeated with new seeds")
+    group.addoption("--minutes", type=float, default=5.0, help="how long storms of kills are repeated with new seeds")
     group.addoption("--seed", type=int, help="the first seed, to see a storm again")
 
 

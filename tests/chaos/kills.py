@@ -185,5 +185,5 @@ def write_config(folder: Path, **engine: Any) -> Path:
     simulated = {"type": "simulated", "max_num_seqs": 16, "tokens_per_second": 64.0, "gpus": 1, **engine}
     config = {"model": "lsi/simulated", "engine": simulated, "shard_rows": 16}
     path = folder / "storm.yaml"
-    path.write_text(json.dumps({**config, "render": {"max": 2}, "replicas": {"min": 1, "max": 2}}))
+    path.write_text(json.dumps({**config, "render": {"max": 1}, "replicas": {"min": 1, "max": 2}}))
     return path
