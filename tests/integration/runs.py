@@ -71,7 +71,7 @@ class Running:
         while not condition():
             assert self.process.poll() is None, f"it ended before {what}: {self.stderr}"
             assert time.monotonic() < deadline, f"{what} did not come: {self.stderr}"
-            time.sleep(0.05)
+            time.sleep(0.01)
 
     def until_says(self, text: str) -> None:
         """On standard error; after its end too, when another speaks for it."""
