@@ -31,10 +31,11 @@ from lsi_ray.errors import BatchRefused, Finding, StorageError
 from lsi_ray.ledger.records import MESSAGE_CHARS, NO_POSITION, Batch, ErrorNote, ResultLine, SegmentRef
 from lsi_ray.ledger.segments import write_segment
 from lsi_ray.ledger.workdir import BatchDir, replacing
+from lsi_ray.space import check_space
 from lsi_ray.storage.download import fetch, stat
 from lsi_ray.storage.guard import PERSONAL, UrlPolicy
 from lsi_ray.storage.location import Location
-from lsi_ray.storage.transfer import DEFAULT_OPTIONS, TransferOptions
+from lsi_ray.storage.transfer import DEFAULT_OPTIONS, Stat, TransferOptions
 
 Say = Callable[[str], None]
 _SAY_S = 3.0
@@ -112,9 +113,10 @@ def stage(source: Location, folder: BatchDir, config: Config, say: Say, urls: Ur
     if (known := Staged.load(folder)) is not None:
         _check_unchanged(source, known, say, options)
         return known
-    version = stat(source, options=options).version
+    there = stat(source, options=options)
+    version = there.version
     staged = _stage_local(source, version, say) if source.path else None
-    staged = staged or _stage_copy(source, folder, version, config, say, options)
+    staged = staged or _stage_copy(source, folder, there, config, say, options)
     staged.save(folder)
     return staged
 
@@ -145,9 +147,11 @@ def _stage_local(source: Location, version: str, say: Say) -> Staged | None:
 
 
 def _stage_copy(
-    source: Location, folder: BatchDir, version: str, config: Config, say: Say, options: TransferOptions
+    source: Location, folder: BatchDir, there: Stat, config: Config, say: Say, options: TransferOptions
 ) -> Staged:
-    """Download, decompressing on the way, into the work dir."""
+    """Download, decompressing on the way, into the work dir, where it needs the size of the input at least."""
+    version = there.version
+    check_space(folder.path, there.size or 0)
     say(f"fetching {source}")
     with replacing(folder.input) as target:
         sink = _Unpacker(target, archive_limits(config))

@@ -174,6 +174,8 @@ def _bar(console: Console) -> Progress:
 
 def _doing(snapshot: Snapshot) -> str:
     """What the replicas are at, in words."""
+    if snapshot.full:
+        return "the disk of the work dir is full: waiting for space"
     replicas = snapshot.replicas
     if not replicas:
         return "starting workers" if snapshot.sessions < 2 else f"starting workers (session {snapshot.sessions})"

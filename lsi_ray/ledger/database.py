@@ -18,6 +18,7 @@ from pathlib import Path
 from lsi_ray.errors import LedgerError
 from lsi_ray.ledger.migrations import migrate
 from lsi_ray.ledger.workdir import sync_folder
+from lsi_ray.space import FULL
 
 
 def _create(path: Path) -> None:
@@ -56,7 +57,7 @@ class Database:
 
     @contextmanager
     def transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
-        """All or nothing; LedgerError `ledger_io` when the disk is full or fails (nothing has changed then)."""
+        """All or nothing; LedgerError `work_dir_full` or `ledger_io` when the disk is or fails; nothing has changed."""
         with self._mutex:
             try:
                 self._synchronous(durable)
@@ -67,7 +68,8 @@ class Database:
                 self._rollback()
                 if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # our SQL is wrong, not the disk
                     raise
-                raise LedgerError("ledger_io", f"the ledger could not be written: {error}") from error
+                code = FULL if error.sqlite_errorcode == sqlite3.SQLITE_FULL else "ledger_io"
+                raise LedgerError(code, f"the ledger could not be written: {error}") from error
             except BaseException:
                 self._rollback()
                 raise

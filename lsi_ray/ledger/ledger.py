@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -199,6 +199,15 @@ class Ledger:
                     crashes.crash(db, shard, code, reason, self._clock())
                 else:
                     shards.hand_back(db, shard)
+
+    def lose(self, session: int, present: Collection[str]) -> int:
+        """What replicas that are not `present` have begun is blamed on them, as by `crash`. What is leased and has not
+        begun is leased anew: it may wait at one of them for ever. The number of shards that were blamed."""
+        with self._database.reading() as db:
+            if not sessions.held_by_others(db, session, present):
+                return 0
+        with self._database.transaction(durable=True) as db:
+            return sessions.lose(db, session, present, self._clock())
 
     def release(self, session: int, shard_ids: Sequence[int]) -> None:
         """Hand back without blame; the same attempt will be made again."""

@@ -9,7 +9,7 @@ Whose turn it is: turns.py.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from lsi_ray.errors import LedgerError
 from lsi_ray.ledger import batches, crashes, positions, shards, turns
@@ -146,3 +146,21 @@ def _mark_begun(db: sqlite3.Connection, shard: sqlite3.Row, replica: str) -> Non
     )
     again = shard["todo"] if shard["begun"] else 0
     batches.count(db, shard["batch_no"], rows_begun=shard["todo"], rows_rerun=again)
+
+
+def held_by_others(db: sqlite3.Connection, session: int, present: Collection[str]) -> list[sqlite3.Row]:
+    """What replicas that are not `present` have begun and not answered."""
+    begun = "SELECT * FROM shards WHERE session = ? AND state IN (1, 2) AND state = ? ORDER BY shard_id"
+    rows = db.execute(begun, (session, ShardState.BEGUN)).fetchall()
+    return [row for row in rows if row["replica"] not in present]
+
+
+def lose(db: sqlite3.Connection, session: int, present: Collection[str], now: float) -> int:
+    lost = held_by_others(db, session, present)
+    if lost:
+        waiting = "SELECT * FROM shards WHERE session = ? AND state IN (1, 2) AND state = ? ORDER BY shard_id"
+        for shard in db.execute(waiting, (session, ShardState.LEASED)).fetchall():
+            shards.renew(db, shard)
+    for shard in lost:
+        crashes.crash(db, shard, "engine_crashed", "its replica died while it ran", now)
+    return len(lost)

@@ -86,6 +86,14 @@ def hand_back(db: sqlite3.Connection, shard: sqlite3.Row) -> None:
     )
 
 
+def renew(db: sqlite3.Connection, shard: sqlite3.Row) -> None:
+    """The same shard, pending, under a new id: whoever holds it and asks late finds nothing."""
+    db.execute("DELETE FROM shards WHERE shard_id = ?", (shard["shard_id"],))
+    kept = ("batch_no", "start", "stop", "attempt", "todo", "done", "begun", "interrupted")
+    values = {name: shard[name] for name in kept} | {"state": ShardState.PENDING}
+    db.execute(f"INSERT INTO shards ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})", (*values.values(),))
+
+
 def reopen(db: sqlite3.Connection, shard: sqlite3.Row, lost: list[int]) -> None:
     """Answers were lost: their positions are open again, and a lease of the shard ends, since its holder runs others.
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lsi_ray.errors import LedgerError
+from lsi_ray.space import telling_full_disk
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
@@ -115,15 +116,16 @@ def sync_folder(folder: Path) -> None:
 @contextmanager
 def replacing(path: Path, named: Callable[[], str] | None = None) -> Iterator[BinaryIO]:
     """Write to a temporary file beside `path`; when the block ends well, it is durable under `path`, or beside it
-    under the name that `named` then gives, for names that depend on the content."""
+    under the name that `named` then gives, for names that depend on the content. StorageError `work_dir_full`."""
     temporary = path.with_name(f".{path.name[:96]}.{secrets.token_hex(6)}.tmp")
     try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path.with_name(named()) if named else path)
-        sync_folder(path.parent)
+        with telling_full_disk(path.parent):
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path.with_name(named()) if named else path)
+            sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -41,6 +41,7 @@ from lsi_ray.storage.transfer import DEFAULT_OPTIONS
 from lsi_ray.stream.cluster import quiet
 from lsi_ray.stream.ledger_actor import this_node
 from lsi_ray.stream.logs import log_lines
+from lsi_ray.stream.lost import Lost
 from lsi_ray.stream.ports import ReplicaState
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class ServiceActor(ServiceLedger):
         self._deployment = deployment
         self._accounts = Accounts(self._work_dir.ledger)
         self._replicas = Replicas(work)
+        self._lost = Lost(self.lose)
         self._metrics = Metrics()
         self._sessions: dict[int, str] = {}
         self._work = Work(self, Speeds(work, deployment.models), time.time)
@@ -150,15 +152,18 @@ class ServiceActor(ServiceLedger):
 
     def lease(self, session: int, max_rows: int, max_outstanding_rows: int, *, request: int = 0) -> LeaseAnswer:
         """As the ledger's, but a stream without work waits for some as long as its engines are to stay."""
-        answer = super().lease(session, max_rows, max_outstanding_rows, request=request)
         model = self._model_of(session)
+        self._lost.look(session, lambda: [replica.name for replica in self._replicas.of(model)])
+        answer = super().lease(session, max_rows, max_outstanding_rows, request=request)
         if self._supervisor is None:
             return answer if answer.leases else LeaseAnswer((), "wait")
         if answer.state != "idle":
             self._supervisor.busy(model)
             return answer
         self._work.meter(model).pause()
-        return LeaseAnswer((), "wait") if self._supervisor.stays(model) else answer
+        if self._supervisor.stays(model):
+            return LeaseAnswer((), "wait")
+        return self._lost.check(session, answer)
 
     def commit(self, session: int, segment: SegmentRef, answers: Answers) -> CommitResult:
         begun = time.monotonic()

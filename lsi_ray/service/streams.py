@@ -23,6 +23,7 @@ from lsi_ray.stream.build import build_stream
 from lsi_ray.stream.cluster import quiet
 from lsi_ray.stream.ledger_actor import RemoteLedger, this_node
 from lsi_ray.stream.logs import log_lines
+from lsi_ray.stream.lost import SESSION_OVER
 from lsi_ray.stream.ports import Replica, ReplicaState
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,8 @@ class StreamDriver:
                 pass
         except (RayError, LsiError) as error:
             log.warning("session of %s ended early: %s", model, error)
-            self._end = StreamEnd(model, _message(error))
+            if not _is_over(error):
+                self._end = StreamEnd(model, _message(error))
         except Exception as error:  # it would end this thread unseen; the supervisor tells of it and starts anew
             self._end = StreamEnd(model, _message(error))
         self._ended.set()
@@ -172,9 +174,20 @@ def stop_streams() -> None:
             ray.kill(ray.get_actor(actor["name"], namespace=NAMESPACE))
 
 
+def _is_over(error: BaseException) -> bool:
+    """It had nothing left to do."""
+    return any(getattr(cause, "code", None) == SESSION_OVER for cause in _causes(error))
+
+
 def _message(error: BaseException) -> str:
-    """What went wrong first. Ray keeps what a task raised in `cause`, Ray Data what a stage raised in `__cause__`."""
+    """What went wrong first."""
+    root = _causes(error)[-1]
+    return f"{type(root).__name__}: {root}"[:_MESSAGE_CHARS]
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """From the outermost in. Ray keeps what a task raised in `cause`, Ray Data what a stage raised in `__cause__`."""
     chain = [error]
     while (inner := getattr(chain[-1], "cause", None) or chain[-1].__cause__) is not None and inner not in chain:
         chain.append(inner)
-    return f"{type(chain[-1]).__name__}: {chain[-1]}"[:_MESSAGE_CHARS]
+    return chain

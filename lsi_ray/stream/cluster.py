@@ -72,6 +72,7 @@ def check_gpus(gpus: int, replicas: int, own: bool) -> None:
 def check_shared(paths: list[Path]) -> None:
     """Raises ConfigError when a node does not see one of `paths`: workers on all nodes read and write them."""
     import ray
+    from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -82,7 +83,11 @@ def check_shared(paths: list[Path]) -> None:
         )
         for node in nodes
     ]
-    for node, missing in zip(nodes, ray.get(seen), strict=True):
+    for node, asked in zip(nodes, seen, strict=True):
+        try:
+            missing = ray.get(asked)
+        except RayError:  # the node went away meanwhile: nothing will run there
+            continue
         if missing:
             message = f"node {node['NodeManagerAddress']} does not see {missing[0]}"
             raise ConfigError(f"{message}: put --work-dir and a local input on storage that all nodes share")

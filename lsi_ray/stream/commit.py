@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from lsi_ray.errors import RowError
 from lsi_ray.ledger.records import Answers, ResultLine
 from lsi_ray.ledger.segments import write_segment
 from lsi_ray.ledger.workdir import WorkDir
+from lsi_ray.space import when_there_is_space
 from lsi_ray.stream.logs import RowLog
 from lsi_ray.stream.packet import Packet, Row, from_block
 from lsi_ray.stream.ports import StreamLedger
@@ -35,7 +37,7 @@ class Commit:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         with self._metrics.timed("commit"):
-            accepted = sum(self._commit(packet) for packet in from_block(block))
+            accepted = sum(when_there_is_space(partial(self._commit, packet)) for packet in from_block(block))
         return pa.table({"rows": [accepted]})
 
     def _commit(self, packet: Packet) -> int:

@@ -37,6 +37,8 @@ from lsi_ray.stream.stage_metrics import StageMetrics
 log = logging.getLogger(__name__)
 
 _FLUSH_S = 20.0  # a long row holds the finished rows of its shard back no longer than this
+_COMMIT_S = 30.0  # a suspect waits so long for its answers to be durable
+_POLL_S = 0.05
 
 
 class Generate:
@@ -65,6 +67,8 @@ class Generate:
                 if generation is not None:
                     yield from map(to_block, self._begin(packet, generation, finished))
             if packet.exclusive:
+                if generation is not None:
+                    self._until_committed(packet)
                 self._keeper.check()
         if (gone := self._keeper.settled()) is not None:
             self._stand_aside(packet, gone, begun=generation is not None)
@@ -80,6 +84,13 @@ class Generate:
         packet.rows = [row for row in packet.rows if row.position in wanted]
         with self._metrics.timed("generate"):
             yield from self._run(packet, generation, finished)
+
+    def _until_committed(self, packet: Packet) -> None:
+        """The next suspect may kill this process before Ray has heard that this one has ended, or before its answers
+        are durable: it would be blamed, and after three times be given up, for having run just before a bad one."""
+        deadline = time.monotonic() + _COMMIT_S
+        while self._ledger.begin(packet.session, packet.shard_id, self._name) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
 
     def _stand_aside(self, packet: Packet, gone: EngineError | ConfigError, begun: bool) -> None:
         """This replica has no engine. Its shards go to the others; without another the reason ends the session.

@@ -16,8 +16,11 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from lsi_ray.errors import LedgerError
 from lsi_ray.ledger.ledger import Ledger
+from lsi_ray.ledger.records import LeaseAnswer
 from lsi_ray.ledger.workdir import WorkDir
+from lsi_ray.space import when_there_is_space
 from lsi_ray.stream.logs import LOG_FILE, log_lines
+from lsi_ray.stream.lost import Lost
 from lsi_ray.stream.ports import SILENT_S, Replica, ReplicaState, StreamLedger
 
 
@@ -28,6 +31,11 @@ class LedgerActor(Ledger):
         log_lines(work / LOG_FILE)
         super().__init__(WorkDir(work).create().ledger)
         self._replicas: dict[str, Replica] = {}
+        self._lost = Lost(self.lose)
+
+    def lease(self, session: int, max_rows: int, max_outstanding_rows: int, *, request: int = 0) -> LeaseAnswer:
+        self._lost.look(session, lambda: [replica.name for replica in self.replicas()])
+        return self._lost.check(session, super().lease(session, max_rows, max_outstanding_rows, request=request))
 
     def note_replica(self, name: str, state: ReplicaState, detail: str, engine: dict[str, str]) -> None:
         self._replicas[name] = Replica(name, state, detail, engine, time.time())
@@ -54,11 +62,16 @@ class RemoteLedger:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return partial(_call, getattr(self._actor, name))
+        return partial(_patiently, getattr(self._actor, name))
 
     def kill(self) -> None:
         """End the actor at once. What it acknowledged is on disk."""
         ray.kill(self._actor)
+
+
+def _patiently(method: Any, *args: Any, **kwargs: Any) -> Any:
+    """Any call may be repeated (ledger.py); the end of the stream would throw away what is in flight."""
+    return when_there_is_space(lambda: _call(method, *args, **kwargs))
 
 
 def _call(method: Any, *args: Any, **kwargs: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 _FRUITLESS_SESSIONS = 3
 _WATCH_S = 0.5
 _STOP_S = 10.0
+_SEGMENT_BYTES = 64 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Snapshot:
     progress: Progress
     replicas: tuple[Replica, ...]
     sessions: int
+    full: bool
+    """The disk of the work dir is: the stream waits for space."""
 
 
 def run_until_answered(
@@ -54,7 +58,7 @@ def run_until_answered(
     threading.Thread(target=runner.run, name="stream", daemon=True).start()
     try:
         while not runner.ended.wait(_WATCH_S):
-            watch(Snapshot(ledger.progress(batch_id), tuple(ledger.replicas()), runner.sessions))
+            watch(Snapshot(ledger.progress(batch_id), tuple(ledger.replicas()), runner.sessions, _full(work)))
     except BaseException:
         # Without its ledger the stream ends by itself. Ray must not end before it: a thread that still calls Ray then
         # makes Ray end this process, by _exit or abort.
@@ -63,6 +67,11 @@ def run_until_answered(
         raise
     if runner.error is not None:
         raise runner.error
+
+
+def _full(work: Path) -> bool:
+    """Whether a segment would hardly fit."""
+    return shutil.disk_usage(work).free < _SEGMENT_BYTES
 
 
 class _Runner:

@@ -51,7 +51,7 @@ class RayNode:
 class RayNodes:
     """A head without CPUs or GPUs, and nodes with one fake GPU and `cpus` CPUs each."""
 
-    def __init__(self, nodes: int = 2, *, cpus: int = 2, gpus: int = 1, **env: str) -> None:
+    def __init__(self, nodes: int = 2, *, cpus: int = 3, gpus: int = 1, **env: str) -> None:
         self.mark = secrets.token_hex(8)
         # Not pytest's folder: sockets lie in it, and their paths may have 107 bytes at most.
         self.folder = Path(tempfile.mkdtemp(prefix="lsi-nodes-"))
@@ -70,7 +70,7 @@ class RayNodes:
         words += ["--dashboard-host", "127.0.0.1", "--dashboard-port", self._dashboard]
         return self._start("127.0.0.2", [*words, "--temp-dir", str(self.folder)], 1, 0)
 
-    def add(self, *, cpus: int = 2, gpus: int = 1) -> RayNode:
+    def add(self, *, cpus: int = 3, gpus: int = 1) -> RayNode:
         self._last += 1
         node = self._start(f"127.0.0.{self._last}", ["--address", self.address], cpus, gpus)
         self.nodes.append(node)

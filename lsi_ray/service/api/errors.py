@@ -121,7 +121,7 @@ _LSI_NAMES: dict[str | None, str] = {"model": "model_id"}
 
 
 def refusal_of(error: LsiError) -> Refusal:
-    if error.code == "ledger_io":
+    if error.code in ("ledger_io", "work_dir_full"):
         log_fault("the ledger cannot be written", error)
         return Refusal("unavailable", "The service cannot write to its disk now", retry_after_s=_DISK_S)
     if error.code not in RULES:

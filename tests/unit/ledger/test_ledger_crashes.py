@@ -112,3 +112,27 @@ def test_many_poison_rows_end_in_bounded_crashes(work, seed):
     assert {failure.position for failure in work.ledger.row_failures("b")} == poison
     assert all(sum(row in bad for bad in crashes) == 3 for row in poison)
     assert work.ledger.batch("b").outcome == BatchStatus.COMPLETED
+
+
+def test_what_a_lost_replica_held_goes_to_the_others(work):
+    """Its shard is blamed; what waits, perhaps for it, is leased anew, and late messages about either do nothing."""
+    work.started("b", 256)
+    session = work.ledger.open_session("m")
+    lost, mine, waiting, _ = work.ledger.lease(session, 256, 512).leases
+    work.ledger.begin(session, lost.shard_id, "gone")
+    work.ledger.begin(session, mine.shard_id, "here")
+    assert work.ledger.lose(session, ["here", "gone"]) == 0
+    assert work.ledger.lose(session, ["here"]) == 1
+    check_invariants(work.ledger)
+    again = work.ledger.lease(session, 256, 512).leases
+    assert [(lease.start, lease.attempt) for lease in again] == [
+        (128, 1),
+        (192, 1),
+        *((start, 2) for start in range(0, 64, 8)),
+    ]
+    for late in (lost, waiting):
+        assert work.ledger.begin(session, late.shard_id, "back") is None
+    assert work.ledger.begin(session, mine.shard_id, "here") == tuple(range(64, 128))
+    assert work.ledger.lose(session, ["here"]) == 0
+    assert work.commit(session, "b", range(256)).batch_finished
+    check_invariants(work.ledger)

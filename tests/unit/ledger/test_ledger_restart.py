@@ -187,7 +187,7 @@ def test_a_full_disk_changes_nothing_and_is_survived(work):
 
     with pytest.raises(LedgerError) as caught:
         commit_until_full()
-    assert caught.value.code == "ledger_io"
+    assert caught.value.code == "work_dir_full"
     check_invariants(work.ledger)
     with work.ledger.reading() as db:
         db.execute("PRAGMA max_page_count=1000000")

@@ -16,6 +16,11 @@ from lsi_ray.errors import EngineError
 from lsi_ray.stream.packet import from_block, to_block
 
 
+@pytest.fixture(autouse=True)
+def _nobody_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lsi_ray.stream.generate._COMMIT_S", 0.0)
+
+
 def shards(world: World, count: int) -> list[Any]:
     answer = world.ledger.lease(world.session, 100, 100)
     return [world.render(to_block(lease)) for lease in answer.leases][:count]

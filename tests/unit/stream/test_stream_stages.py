@@ -141,3 +141,21 @@ def test_every_row_reaches_the_engine_with_its_rank_and_its_callers_salt(
     (lease,) = world.ledger.lease(world.session, 8, 8).leases
     list(world.generate()(world.render(to_block(replace(lease, rank=7, cache_salt="ann's")))))
     assert seen == [(7, "ann's")] * 3
+
+
+def test_a_suspect_lets_the_next_one_in_when_its_answers_are_durable(tmp_path: Path) -> None:
+    """Or the next one's crash would be blamed on it, too."""
+    world = World(tmp_path, ["a", "b"], shard_rows=2)
+    world.ledger.lease(world.session, 8, 8)
+    world.ledger.begin(world.session, 1, "gone")
+    world.ledger.crash(world.session, [1], "its replica died")
+    (lease,) = world.ledger.lease(world.session, 8, 8).leases
+    assert lease.exclusive
+    blocks = world.generate()(world.render(to_block(lease)))
+    block, ended = next(blocks), threading.Event()
+    waiting = threading.Thread(target=lambda: (list(blocks), ended.set()))
+    waiting.start()
+    assert not ended.wait(0.15)
+    world.commit(block)
+    assert ended.wait(5)
+    waiting.join()
