@@ -99,7 +99,16 @@ def m003_admission(db: sqlite3.Connection) -> None:
         db.execute(f"ALTER TABLE service ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
 
 
-MIGRATIONS: tuple[Migration, ...] = (m001_initial, m002_service, m003_admission)
+def m004_page(db: sqlite3.Connection) -> None:
+    # For the web page. pace: `moments` as pace.py packs them, at most 200; the next one `step` seconds after the last
+    db.execute("""
+        CREATE TABLE sign_ins (
+            sha256 TEXT PRIMARY KEY, token_id TEXT NOT NULL, created_at REAL NOT NULL, expires_at REAL NOT NULL)""")
+    db.execute("CREATE INDEX sign_ins_by_token ON sign_ins (token_id, created_at)")
+    db.execute("CREATE TABLE pace (batch_no INTEGER PRIMARY KEY REFERENCES batches, step REAL, moments BLOB NOT NULL)")
+
+
+MIGRATIONS: tuple[Migration, ...] = (m001_initial, m002_service, m003_admission, m004_page)
 
 
 def migrate(db: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> list[str]:

@@ -13,12 +13,22 @@ from pathlib import Path
 import msgspec
 
 from lsi_ray.errors import LedgerError
-from lsi_ray.ledger import batches, files, submissions, tokens
+from lsi_ray.ledger import batches, files, pace, sign_ins, submissions, tokens
 from lsi_ray.ledger.database import Database
 from lsi_ray.ledger.ledger import Ledger
 from lsi_ray.ledger.positions import pack, unpack
 from lsi_ray.ledger.records import Batch
-from lsi_ray.ledger.service_records import BatchSize, File, Load, Request, Served, Submitted, Token
+from lsi_ray.ledger.service_records import (
+    BatchSize,
+    File,
+    Load,
+    Moment,
+    Request,
+    Served,
+    SignIn,
+    Submitted,
+    Token,
+)
 from lsi_ray.ledger.states import BatchStatus
 
 
@@ -64,6 +74,15 @@ class ServiceLedger(Ledger):
         """By age, what every batch that is validating or running has done and may need."""
         with self._database.reading() as db:
             return submissions.loads(db)
+
+    def note_pace(self) -> None:
+        """Called every some seconds: what each running batch has done up to now."""
+        with self._database.transaction(durable=False) as db:
+            pace.note(db, submissions.loads(db), self._clock())
+
+    def pace(self, batch_id: str) -> tuple[Moment, ...]:
+        with self._database.reading() as db:
+            return pace.read(db, batches.find(db, batch_id)["batch_no"])
 
     def has_waiting(self, model: str) -> bool:
         """Whether a running batch of the model has a shard that nobody has leased; 30 us."""
@@ -242,3 +261,18 @@ class Accounts:
     def revoke(self, token_id: str) -> Token:
         with self._database.transaction(durable=True) as db:
             return tokens.revoke(db, token_id, self._clock())
+
+    def sign_in(self, text: str, lifetime_s: float) -> SignIn | None:
+        """For the holder of a token; None: it is not valid."""
+        if self.check(text) is None:  # strangers do not make the disk work
+            return None
+        with self._database.transaction(durable=True) as db:
+            return sign_ins.create(db, text, lifetime_s, self._clock())
+
+    def signed_in(self, text: str) -> Token | None:
+        with self._database.reading() as db:
+            return sign_ins.check(db, text, self._clock())
+
+    def sign_out(self, text: str) -> None:
+        with self._database.transaction(durable=True) as db:
+            sign_ins.end(db, text)

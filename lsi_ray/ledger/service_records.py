@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lsi_ray.ledger.records import Batch, ErrorCount, NewBatch, Progress
 from lsi_ray.ledger.states import BatchStatus
@@ -130,3 +130,21 @@ class Token:
     created_at: float
     expires_at: float | None
     revoked_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """`text` is the secret that a browser's cookie holds; it is shown this once."""
+
+    text: str = field(repr=False)
+    token: Token
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What of a batch had ended, well or not, at a time: rows, and tokens of prompts and completions."""
+
+    at: float
+    rows: int
+    tokens: int

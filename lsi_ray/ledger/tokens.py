@@ -40,7 +40,16 @@ def check(db: sqlite3.Connection, text: str, now: float) -> Token | None:
     row = db.execute("SELECT * FROM tokens WHERE token_id = ?", (parts[1],)).fetchone()
     if row is None or not hmac.compare_digest(row["sha256"], _digest(text)):
         return None
-    token = _token(row)
+    return _unless_over(_token(row), now)
+
+
+def valid(db: sqlite3.Connection, token_id: str, now: float) -> Token | None:
+    """For who has shown it before."""
+    row = db.execute("SELECT * FROM tokens WHERE token_id = ?", (token_id,)).fetchone()
+    return _unless_over(_token(row), now) if row is not None else None
+
+
+def _unless_over(token: Token, now: float) -> Token | None:
     over = token.revoked_at is not None or (token.expires_at is not None and token.expires_at <= now)
     return None if over else token
 
