@@ -11,6 +11,7 @@ import typer
 from lsi_ray import __version__
 from lsi_ray.cli.client_commands import add_client_commands
 from lsi_ray.cli.exit_codes import FAILED, OK, exit_code
+from lsi_ray.cli.tool_commands import add_tool_commands
 from lsi_ray.errors import LsiError
 
 app = typer.Typer(
@@ -242,6 +243,7 @@ def _exit(command: object, as_json: bool) -> NoReturn:
 
 
 add_client_commands(app, _exit)
+add_tool_commands(app, _exit)
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ def check(archive: Path, config: Config, served_model: str | None, strict: bool)
         raise ConfigError(f"no such file or folder: {archive}")
     limits = archive_limits(config)
     with tempfile.TemporaryDirectory(prefix="lsi-validate-") as scratch:
-        tar, compressed = _plain(archive, Path(scratch), config)
+        tar, compressed = plain_tar(archive, Path(scratch), config)
         with open(tar, "rb") as file:
             index = index_tar(file, limits, decompressed=compressed)
             return validate(
@@ -51,7 +51,7 @@ def check(archive: Path, config: Config, served_model: str | None, strict: bool)
             )
 
 
-def _plain(archive: Path, scratch: Path, config: Config) -> tuple[Path, bool]:
+def plain_tar(archive: Path, scratch: Path, config: Config) -> tuple[Path, bool]:
     """The archive as a plain tar, and whether it came out of a gzip."""
     if archive.is_dir():
         pack_folder(archive, scratch / "folder.tar")

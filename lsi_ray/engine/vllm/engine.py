@@ -34,8 +34,10 @@ class VllmReplica:
     arrival time) is preempted instead of the last scheduled.
     """
 
-    def __init__(self, engine: VllmEngine) -> None:
+    def __init__(self, engine: VllmEngine, stat_loggers: list[Any] | None = None) -> None:
+        """`stat_loggers`: vLLM's factories of such; with them the engine collects statistics, at some cost."""
         self._engine = engine
+        self._stat_loggers = stat_loggers
         self._llm: AsyncLLM | None = None
         self._processes: list[BaseProcess] = []
 
@@ -43,7 +45,11 @@ class VllmReplica:
         os.environ[REPLICA] = str(os.getpid())
         before = set(multiprocessing.active_children())
         try:
-            self._llm = AsyncLLM.from_vllm_config(vllm_config(self._engine), disable_log_stats=True)
+            self._llm = AsyncLLM.from_vllm_config(
+                vllm_config(self._engine),
+                disable_log_stats=self._stat_loggers is None,
+                stat_loggers=self._stat_loggers,
+            )
         except ConfigError:
             raise
         except Exception as error:  # vLLM raises whatever its workers died of; all of it means "cannot start"

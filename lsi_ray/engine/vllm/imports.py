@@ -41,6 +41,7 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
     "PoolingParams": ("vllm.pooling_params",),
     "PromptTokenUsageInfo": ("vllm.entrypoints.serve.engine.protocol", _OLD_PROTOCOL),
     "RequestOutputKind": ("vllm.sampling_params",),
+    "StatLoggerBase": ("vllm.v1.metrics.loggers",),
     "StructuredOutputsConfig": ("vllm.config",),
     "ToolCall": ("vllm.entrypoints.generate.base.protocol", _OLD_PROTOCOL),
     "UsageInfo": ("vllm.entrypoints.serve.engine.protocol", _OLD_PROTOCOL),
