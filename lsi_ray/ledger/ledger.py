@@ -200,14 +200,16 @@ class Ledger:
                 else:
                     shards.hand_back(db, shard)
 
-    def lose(self, session: int, present: Collection[str]) -> int:
-        """What replicas that are not `present` have begun is blamed on them, as by `crash`. What is leased and has not
-        begun is leased anew: it may wait at one of them for ever. The number of shards that were blamed."""
+    def holders(self) -> dict[int, set[str]]:
+        """By session that has shards out, the replicas that have begun what is not answered."""
         with self._database.reading() as db:
-            if not sessions.held_by_others(db, session, present):
-                return 0
+            return sessions.holders(db)
+
+    def lose(self, session: int, gone: Collection[str]) -> int:
+        """What the `gone` replicas have begun is blamed on them, as by `crash`. What is leased and has not begun is
+        leased anew: it may wait at one of them for ever. The number of shards that were taken back."""
         with self._database.transaction(durable=True) as db:
-            return sessions.lose(db, session, present, self._clock())
+            return sessions.lose(db, session, gone, self._clock())
 
     def release(self, session: int, shard_ids: Sequence[int]) -> None:
         """Hand back without blame; the same attempt will be made again."""

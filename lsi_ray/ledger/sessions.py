@@ -148,19 +148,20 @@ def _mark_begun(db: sqlite3.Connection, shard: sqlite3.Row, replica: str) -> Non
     batches.count(db, shard["batch_no"], rows_begun=shard["todo"], rows_rerun=again)
 
 
-def held_by_others(db: sqlite3.Connection, session: int, present: Collection[str]) -> list[sqlite3.Row]:
-    """What replicas that are not `present` have begun and not answered."""
-    begun = "SELECT * FROM shards WHERE session = ? AND state IN (1, 2) AND state = ? ORDER BY shard_id"
-    rows = db.execute(begun, (session, ShardState.BEGUN)).fetchall()
-    return [row for row in rows if row["replica"] not in present]
+def holders(db: sqlite3.Connection) -> dict[int, set[str]]:
+    found: dict[int, set[str]] = {}
+    for row in db.execute("SELECT DISTINCT session, replica FROM shards WHERE state IN (1, 2)"):
+        found.setdefault(row["session"], set()).update([row["replica"]] if row["replica"] else [])
+    return found
 
 
-def lose(db: sqlite3.Connection, session: int, present: Collection[str], now: float) -> int:
-    lost = held_by_others(db, session, present)
-    if lost:
-        waiting = "SELECT * FROM shards WHERE session = ? AND state IN (1, 2) AND state = ? ORDER BY shard_id"
-        for shard in db.execute(waiting, (session, ShardState.LEASED)).fetchall():
-            shards.renew(db, shard)
+def lose(db: sqlite3.Connection, session: int, gone: Collection[str], now: float) -> int:
+    in_state = "SELECT * FROM shards WHERE session = ? AND state IN (1, 2) AND state = ? ORDER BY shard_id"
+    begun = db.execute(in_state, (session, ShardState.BEGUN)).fetchall()
+    lost = [shard for shard in begun if shard["replica"] in gone]
+    waiting = db.execute(in_state, (session, ShardState.LEASED)).fetchall()
+    for shard in waiting:
+        shards.renew(db, shard)
     for shard in lost:
         crashes.crash(db, shard, "engine_crashed", "its replica died while it ran", now)
-    return len(lost)
+    return len(lost) + len(waiting)

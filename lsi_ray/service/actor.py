@@ -39,6 +39,7 @@ from lsi_ray.service.supervisor import Supervisor
 from lsi_ray.service.webhooks import AT_ONCE, Outbox, poster
 from lsi_ray.storage.transfer import DEFAULT_OPTIONS
 from lsi_ray.stream.cluster import quiet
+from lsi_ray.stream.hung import Search
 from lsi_ray.stream.ledger_actor import this_node
 from lsi_ray.stream.logs import log_lines
 from lsi_ray.stream.lost import Lost
@@ -63,7 +64,8 @@ class ServiceActor(ServiceLedger):
         self._deployment = deployment
         self._accounts = Accounts(self._work_dir.ledger)
         self._replicas = Replicas(work)
-        self._lost = Lost(self.lose)
+        self._lost = Lost(self, self._replicas.heard, Search().gone)
+        self._lost.watch()
         self._metrics = Metrics()
         self._sessions: dict[int, str] = {}
         self._work = Work(self, Speeds(work, deployment.models), time.time)
@@ -153,7 +155,6 @@ class ServiceActor(ServiceLedger):
     def lease(self, session: int, max_rows: int, max_outstanding_rows: int, *, request: int = 0) -> LeaseAnswer:
         """As the ledger's, but a stream without work waits for some as long as its engines are to stay."""
         model = self._model_of(session)
-        self._lost.look(session, lambda: [replica.name for replica in self._replicas.of(model)])
         answer = super().lease(session, max_rows, max_outstanding_rows, request=request)
         if self._supervisor is None:
             return answer if answer.leases else LeaseAnswer((), "wait")

@@ -49,7 +49,11 @@ class Replicas:
 
     def of(self, model: str) -> list[Replica]:
         """Those that are there: a killed one says nothing any more."""
-        return [one for one in self._replicas.get(model, {}).values() if time.time() - one.since < SILENT_S]
+        return [one for one in self._replicas.get(model, {}).values() if time.monotonic() - one.since < SILENT_S]
+
+    def heard(self) -> list[Replica]:
+        """All that ever spoke in the sessions that run."""
+        return [replica for replicas in list(self._replicas.values()) for replica in list(replicas.values())]
 
     def engine(self, model: str) -> dict[str, str]:
         return self._engines.get(model, {})
@@ -58,7 +62,7 @@ class Replicas:
         return sum(replica.state == "ready" for replica in self.of(model))
 
     def new(self, name: str, state: ReplicaState, detail: str, engine: dict[str, str]) -> Replica:
-        return Replica(name, state, detail, engine, time.time())
+        return Replica(name, state, detail, engine, time.monotonic())
 
 
 class _Kept(msgspec.Struct):

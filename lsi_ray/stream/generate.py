@@ -11,10 +11,7 @@ shards back while there is another one that can.
 from __future__ import annotations
 
 import logging
-import os
 import queue
-import secrets
-import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -26,6 +23,7 @@ import pyarrow as pa
 from lsi_ray.config import Config
 from lsi_ray.errors import ConfigError, EngineError, RowError
 from lsi_ray.stream.gate import Gate
+from lsi_ray.stream.hung import replica_name
 from lsi_ray.stream.keeper import Keeper, Losses
 from lsi_ray.stream.logs import fields
 from lsi_ray.stream.packet import Packet, Row, from_block, to_block
@@ -38,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _FLUSH_S = 20.0  # a long row holds the finished rows of its shard back no longer than this
 _COMMIT_S = 30.0  # a suspect waits so long for its answers to be durable
+_BLAME_S = 5.0  # and a shard whose engine died so long before it is blamed: rows that were answered were not in it
 _POLL_S = 0.05
 
 
@@ -46,8 +45,7 @@ class Generate:
         prepare_process(config, log_file)
         self._metrics = StageMetrics(config.model)
         self._ledger = ledger
-        # Pods may share a host name and count their pids from 1 alike: two replicas of one name would pass for one.
-        self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._name = replica_name()
         self._gate = Gate()
         self._presence = Presence(ledger, self._name, config.replicas.min)
         self._keeper = Keeper(config, self._presence.note)
@@ -68,7 +66,7 @@ class Generate:
                     yield from map(to_block, self._begin(packet, generation, finished))
             if packet.exclusive:
                 if generation is not None:
-                    self._until_committed(packet)
+                    self._until_durable(packet, {row.position for row in packet.rows}, _COMMIT_S)
                 self._keeper.check()
         if (gone := self._keeper.settled()) is not None:
             self._stand_aside(packet, gone, begun=generation is not None)
@@ -85,11 +83,13 @@ class Generate:
         with self._metrics.timed("generate"):
             yield from self._run(packet, generation, finished)
 
-    def _until_committed(self, packet: Packet) -> None:
+    def _until_durable(self, packet: Packet, answered: set[int], seconds: float) -> None:
         """The next suspect may kill this process before Ray has heard that this one has ended, or before its answers
         are durable: it would be blamed, and after three times be given up, for having run just before a bad one."""
-        deadline = time.monotonic() + _COMMIT_S
-        while self._ledger.begin(packet.session, packet.shard_id, self._name) and time.monotonic() < deadline:
+        deadline = time.monotonic() + seconds
+        while answered.intersection(self._ledger.begin(packet.session, packet.shard_id, self._name) or ()):
+            if time.monotonic() > deadline:
+                return
             time.sleep(_POLL_S)
 
     def _stand_aside(self, packet: Packet, gone: EngineError | ConfigError, begun: bool) -> None:
@@ -107,18 +107,24 @@ class Generate:
     def _run(self, packet: Packet, generation: int, finished: Losses) -> Iterator[Packet]:
         """The shard's rows as they finish, in a few packets: at the end, and every `_FLUSH_S` before it."""
         tasks = [self._keeper.submit(self._row(packet, row, finished)) for row in packet.rows]
+        answered: set[int] = set()
         ready: list[Row] = []
+        lost: EngineError | None = None
         flush_at = time.monotonic() + _FLUSH_S
         for _ in range(len(tasks)):
             while (row := _get(finished, flush_at - time.monotonic() if ready else None)) is None:
                 yield replace(packet, rows=ready)
                 ready, flush_at = [], time.monotonic() + _FLUSH_S
             if isinstance(row, EngineError):
-                self._engine_died(packet, generation, row, tasks)
+                lost = row
                 break
             ready.append(row)
+            answered.add(row.position)
         if ready:
             yield replace(packet, rows=ready)
+        if lost is not None:
+            self._until_durable(packet, answered, _BLAME_S)
+            self._engine_died(packet, generation, lost, tasks)
 
     async def _row(self, packet: Packet, row: Row, finished: Losses) -> None:
         if row.error is None:

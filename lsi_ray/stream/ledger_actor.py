@@ -19,6 +19,7 @@ from lsi_ray.ledger.ledger import Ledger
 from lsi_ray.ledger.records import LeaseAnswer
 from lsi_ray.ledger.workdir import WorkDir
 from lsi_ray.space import when_there_is_space
+from lsi_ray.stream.hung import Search
 from lsi_ray.stream.logs import LOG_FILE, log_lines
 from lsi_ray.stream.lost import Lost
 from lsi_ray.stream.ports import SILENT_S, Replica, ReplicaState, StreamLedger
@@ -31,17 +32,17 @@ class LedgerActor(Ledger):
         log_lines(work / LOG_FILE)
         super().__init__(WorkDir(work).create().ledger)
         self._replicas: dict[str, Replica] = {}
-        self._lost = Lost(self.lose)
+        self._lost = Lost(self, lambda: list(self._replicas.values()), Search().gone)
+        self._lost.watch()
 
     def lease(self, session: int, max_rows: int, max_outstanding_rows: int, *, request: int = 0) -> LeaseAnswer:
-        self._lost.look(session, lambda: [replica.name for replica in self.replicas()])
         return self._lost.check(session, super().lease(session, max_rows, max_outstanding_rows, request=request))
 
     def note_replica(self, name: str, state: ReplicaState, detail: str, engine: dict[str, str]) -> None:
-        self._replicas[name] = Replica(name, state, detail, engine, time.time())
+        self._replicas[name] = Replica(name, state, detail, engine, time.monotonic())
 
     def replicas(self) -> list[Replica]:
-        return [replica for replica in self._replicas.values() if time.time() - replica.since < SILENT_S]
+        return [replica for replica in self._replicas.values() if time.monotonic() - replica.since < SILENT_S]
 
     def forget_replicas(self) -> None:
         self._replicas.clear()

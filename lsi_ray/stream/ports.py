@@ -22,7 +22,7 @@ class Replica:
     detail: str
     engine: dict[str, str]
     since: float
-    """When it last said so, by the clock of the ledger's process."""
+    """When it last said so: seconds of the monotonic clock of the ledger's process, which no jump moves."""
 
 
 class StreamLedger(Protocol):

@@ -80,6 +80,11 @@ class Faults:
             self._did("replica killed")
             self.dice.choice(live).lose_replica()
 
+    def lose_for_good(self) -> None:
+        if live := self._live():
+            self._did("replica lost for good")
+            self.dice.choice(live).lose_for_good()
+
     def engine_dies(self) -> None:
         if live := self._live():
             self._did("engine died")

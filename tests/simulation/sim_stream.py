@@ -96,6 +96,7 @@ class Stream:
         self._leases: Iterator[Lease] = iter(())
         self._source_open, self._opening, self._leasing, self._idle = True, False, False, False
         self._names = Counter[str]()
+        self._gone: set[str] = set()
         self.rendered: list[Packet] = []
         self.replicas = [self._new_replica() for _ in range(world.dice.choice([1, 1, 2]))]
         self.finished: list[Packet] = []
@@ -134,6 +135,7 @@ class Stream:
             (self._begin, 4 if self.rendered else 0),
             (self._progress, 6 if any(run.left for replica in self.replicas for run in replica.runs) else 0),
             (self._commit_one, 4 if self.finished else 0),
+            (self._lose, 1 if self._gone else 0),
         ]
         weights = [weight for _, weight in acts]
         if any(weights):
@@ -211,20 +213,34 @@ class Stream:
         fenced = self.zombie
         try:
             for run in runs:
-                if run.ready:
-                    self.finished.append(_with(run.packet, run.ready))
+                rows += self._hand_on(run)
                 self._port.crash(run.packet.session, (run.packet.shard_id,), "exit code 139", code=code)
         except BaseException:
             self.world.crashed(rows, cause, blamed=False)
             raise
         self.world.crashed(rows, cause, blamed=not fenced)
 
-    def _commit_one(self) -> None:
-        packet = self.world.dice.choice(self.finished)
+    def _hand_on(self, run: Run) -> list[RowKey]:
+        """What has finished is made durable before the shard is blamed, unless it takes too long: those rows."""
+        if run.ready:
+            self.finished.append(_with(run.packet, run.ready))
+        waiting = [packet for packet in self.finished if packet.shard_id == run.packet.shard_id]
+        if self.world.faults and self.world.dice.random() < 0.2:
+            return [(packet.batch_id, row.row) for packet in waiting for row in packet.rows]
+        for packet in waiting:
+            if packet in self.finished:  # a fault in the middle of a commit may have seen to it
+                self._commit_this(packet)
+        return []
+
+    def _commit_this(self, packet: Packet) -> None:
         self.finished.remove(packet)
         self._committing.append(packet)
         self.commit(packet)
         self._committing.remove(packet)
+
+    def _commit_one(self) -> None:
+        packet = self.world.dice.choice(self.finished)
+        self._commit_this(packet)
         if self.world.faults and self.world.dice.random() < 0.1:
             self.finished.append(packet)
 
@@ -241,6 +257,21 @@ class Stream:
         self.world.crashed(replica.rows(), None, blamed=True)
         self.rendered += [run.packet for run in replica.runs]
         self.replicas[self.replicas.index(replica)] = self._new_replica()
+
+    def lose_for_good(self) -> None:
+        """Its node is gone, and Ray keeps what was sent to it, begun or not, until the session ends."""
+        replica = self.world.dice.choice(self.replicas)
+        self.world.say("replica gone", replica.name)
+        self.world.crashed(replica.rows(), None, blamed=True)
+        self.rendered = [packet for packet in self.rendered if self.world.dice.random() < 0.5]
+        self.replicas[self.replicas.index(replica)] = self._new_replica()
+        self._gone.add(replica.name)
+
+    def _lose(self) -> None:
+        """The ledger's process has found out."""
+        gone, self._gone = self._gone, set()
+        self.world.say("lose", *sorted(gone))
+        self._port.lose(self.session, gone)
 
     def engine_dies(self) -> None:
         self._down(self.world.dice.choice(self.replicas), None, "engine_crashed")

@@ -70,8 +70,8 @@ class Player:
         bad = [
             (faults.fuse, 4), (faults.kill_service, 1), (faults.stop_service, 0.5), (faults.kill_stream, 3),
             (faults.ghost, 1), (faults.undead, 6), (faults.lose_replica, 1), (faults.engine_dies, 1),
-            (faults.kill_job, 1), (faults.jump, 0.5), (faults.damage, 0.6), (faults.network, 2),
-            (faults.break_url, 0.4), (faults.disk_full, 0.3), (faults.stray_message, 2),
+            (faults.lose_for_good, 0.5), (faults.kill_job, 1), (faults.jump, 0.5), (faults.damage, 0.6),
+            (faults.network, 2), (faults.break_url, 0.4), (faults.disk_full, 0.3), (faults.stray_message, 2),
         ]  # fmt: skip
         self._acts = [act for act, _ in good + bad]
         self._weights = [weight for _, weight in good] + [weight * mood for _, weight in bad]

@@ -19,6 +19,7 @@ from lsi_ray.stream.packet import from_block, to_block
 @pytest.fixture(autouse=True)
 def _nobody_commits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lsi_ray.stream.generate._COMMIT_S", 0.0)
+    monkeypatch.setattr("lsi_ray.stream.generate._BLAME_S", 0.0)
 
 
 def shards(world: World, count: int) -> list[Any]:
@@ -77,6 +78,7 @@ class Mute(simulated.SimulatedReplica):
     """Hangs when told, and when killed says nothing to the rows in it, as a killed vLLM may."""
 
     hang = False
+    pinged = threading.Event()
 
     async def generate(self, rendered: bytes, request_id: str, rank: int, cache_salt: str) -> bytes:
         if type(self).hang:
@@ -87,6 +89,7 @@ class Mute(simulated.SimulatedReplica):
         if type(self).hang:
             await asyncio.Event().wait()
         await super().ping()
+        type(self).pinged.set()
 
     async def kill(self) -> None:
         type(self).hang = False
@@ -98,9 +101,11 @@ def test_a_shard_that_enters_between_the_word_and_the_kill_is_ended_too(
 ) -> None:
     monkeypatch.setattr(simulated, "SimulatedReplica", Mute)
     monkeypatch.setattr(Mute, "hang", False)
+    monkeypatch.setattr(Mute, "pinged", threading.Event())
     world = World(tmp_path, ["a"] * 8, hang_timeout_s=0.4)
     engine = world.generate()
     first, second = shards(world, 2)
+    assert Mute.pinged.wait(10)  # before its first answer it loads, for as long as it takes
     Mute.hang = True
     told, late = threading.Event(), threading.Event()
     crash = world.ledger.crash
