@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lsi_ray.batch_files import row_limits
 from lsi_ray.config import Config, load_config
 from lsi_ray.errors import BatchRefused, ConfigError, Finding
 from lsi_ray.intake import archive_limits
+from lsi_ray.media.guard import MediaGuard
 from lsi_ray.media.probe import probe
 
 _SHOWN = 20
@@ -44,11 +46,10 @@ def check(archive: Path, config: Config, served_model: str | None, strict: bool)
     limits = archive_limits(config)
     with tempfile.TemporaryDirectory(prefix="lsi-validate-") as scratch:
         tar, compressed = plain_tar(archive, Path(scratch), config)
-        with open(tar, "rb") as file:
+        with open(tar, "rb") as file, MediaGuard() as guard:
             index = index_tar(file, limits, decompressed=compressed)
-            return validate(
-                file, index, served_model=served_model, strict=strict, limits=row_limits(config), probe=probe
-            )
+            rows, media = row_limits(config), partial(probe, guard)
+            return validate(file, index, served_model=served_model, strict=strict, limits=rows, probe=media)
 
 
 def plain_tar(archive: Path, scratch: Path, config: Config) -> tuple[Path, bool]:

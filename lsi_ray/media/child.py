@@ -19,6 +19,7 @@ from lsi_ray.media.exchange import (
     PACKET_BYTES,
     Done,
     Emptied,
+    Fine,
     Job,
     Order,
     Question,
@@ -30,9 +31,10 @@ from lsi_ray.media.exchange import (
     order,
     packet,
 )
-from lsi_ray.media.image import decode_image
+from lsi_ray.media.image import check_outlined, decode_outlined
 from lsi_ray.media.limits import MediaLimits
 from lsi_ray.media.sampling import VideoInfo
+from lsi_ray.media.sniff import image_format
 from lsi_ray.media.video import decode_frames
 from lsi_ray.media.warm_up import warm_up
 from lsi_ray.media.window import Outlet
@@ -73,7 +75,7 @@ class _Child:
     def answer(self, job: Job) -> Report:
         try:
             data = self._source[: job.size]
-            return self._image(data) if job.kind == "image" else self._video(data)
+            return self._video(data) if job.kind == "video" else self._image(bytes(data), job.check)
         except RowError as error:
             return Refused(_code(error), error.message[:1000])
         except MemoryError:
@@ -82,8 +84,12 @@ class _Child:
         except Exception as error:  # hostile bytes; the next file finds this process as it was
             return Refused("media_invalid", f"The {job.kind} cannot be decoded: {type(error).__name__}: {error}"[:1000])
 
-    def _image(self, data: memoryview) -> Done:
-        picture = decode_image(bytes(data), self._limits).picture
+    def _image(self, data: bytes, check: bool) -> Done | Fine:
+        """The guard has read the outline."""
+        if check:
+            check_outlined(data, image_format(data), self._limits)
+            return Fine()
+        picture = decode_outlined(data, image_format(data), self._limits).picture
         outlet = self._outlet()
         outlet.put_picture(picture)
         return Done(outlet.last())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from lsi_ray.errors import RowError
 from lsi_ray.media.child_process import ChildProcess
-from lsi_ray.media.exchange import ChildDied, Done, Emptied, Filled, Job, Question, Refused, Report, Sample
+from lsi_ray.media.exchange import ChildDied, Done, Emptied, Filled, Fine, Job, Question, Refused, Report, Sample
 from lsi_ray.media.image import Image
 from lsi_ray.media.limits import DecoderLimits, MediaLimits
+from lsi_ray.media.outline import Outline
 from lsi_ray.media.sampling import Sampler, VideoInfo
 from lsi_ray.media.video import Video, ask
 from lsi_ray.media.watch import Watch
@@ -30,17 +29,23 @@ class Decoder:
     def close(self) -> None:
         self._child.close()
 
-    def image(self, data: bytes) -> Image:
+    def image(self, data: bytes, outline: Outline) -> Image:
         """Raises RowError, ChildDied, ChildStuck."""
-        watch = self._begin("image", data, self._bounds.image_seconds)
+        watch = self._begin(Job("image", len(data)), data, self._image_seconds(data, outline))
         picture = Picture()
         inlet = Inlet(self._child.window, picture, 4 * self._limits.image_pixels)
         self._end(inlet, watch)
         return Image(picture.whole(inlet.bytes))
 
+    def check_image(self, data: bytes, outline: Outline) -> None:
+        """Raises RowError, ChildDied, ChildStuck."""
+        watch = self._begin(Job("image", len(data), check=True), data, self._image_seconds(data, outline))
+        if not isinstance(_unless_refused(self._child.report(watch)), Fine):
+            raise ChildDied("it says what nobody asked")
+
     def video(self, data: bytes, sample: Sampler) -> Video:
         """Raises RowError, ChildDied, ChildStuck, and what `sample` raises."""
-        watch = self._begin("video", data, self._bounds.video_cpu_seconds(len(data)))
+        watch = self._begin(Job("video", len(data)), data, self._bounds.video_cpu_seconds(len(data)))
         question = _unless_refused(self._child.report(watch))
         if not isinstance(question, Question):
             raise ChildDied("it says what nobody asked")
@@ -53,10 +58,13 @@ class Decoder:
             raise ChildDied("it gives frames that nobody asked for")
         return Video(frames.array(len(indices), inlet.bytes), tuple(indices), question.info)
 
-    def _begin(self, kind: Literal["image", "video"], data: bytes, seconds: float) -> Watch:
+    def _image_seconds(self, data: bytes, outline: Outline) -> float:
+        return self._bounds.image_cpu_seconds(min(outline.pixels, self._limits.image_pixels), len(data))
+
+    def _begin(self, job: Job, data: bytes, seconds: float) -> Watch:
         watch = Watch(self._child.pid, seconds, self._bounds)
         self._child.give(data)
-        self._child.send(Job(kind, len(data)))
+        self._child.send(job)
         return watch
 
     def _end(self, inlet: Inlet, watch: Watch) -> list[int]:

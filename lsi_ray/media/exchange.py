@@ -45,10 +45,11 @@ class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
 
 
 class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
-    """Decode the first `size` bytes of the source."""
+    """Decode the first `size` bytes of the source; of an image with `check`, only tell whether it can be decoded."""
 
     kind: Literal["image", "video"]
     size: int
+    check: bool = False
 
 
 class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
@@ -85,13 +86,17 @@ class Done(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
     indices: list[int] = []
 
 
+class Fine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    """The image that was to be checked can be decoded."""
+
+
 class Refused(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
     code: Literal["media_invalid", "media_too_large", "unsupported_media_type"]
     message: Annotated[str, msgspec.Meta(max_length=1000)]
 
 
 Order = Setup | Job | Sample | Emptied
-Report = Ready | Question | Filled | Done | Refused
+Report = Ready | Question | Filled | Done | Fine | Refused
 
 _orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
 _reports: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)

@@ -24,6 +24,7 @@ from lsi_ray.media.decoder import Decoder
 from lsi_ray.media.exchange import ChildDied, ChildStuck
 from lsi_ray.media.image import Image
 from lsi_ray.media.limits import DEFAULT_DECODER_LIMITS, DEFAULT_LIMITS, DecoderLimits, MediaLimits
+from lsi_ray.media.outline import read_outline
 from lsi_ray.media.sampling import Sampler
 from lsi_ray.media.video import Video
 
@@ -58,8 +59,13 @@ class MediaGuard:
 
     def decode_image(self, data: bytes) -> Image:
         """As `lsi_ray.media.image.decode_image`. Raises RowError, and EngineError if no child starts."""
-        self._limits.check("image file", len(data), self._limits.image_bytes, "bytes")
-        return self._decode("image", lambda decoder: decoder.image(data))
+        outline = read_outline(data, self._limits)
+        return self._decode("image", lambda decoder: decoder.image(data, outline))
+
+    def check_image(self, data: bytes) -> None:
+        """Raise what `decode_image` would raise, for less."""
+        outline = read_outline(data, self._limits)
+        self._decode("image", lambda decoder: decoder.check_image(data, outline))
 
     def decode_video(self, data: bytes, sample: Sampler) -> Video:
         """As `lsi_ray.media.video.decode_video`; `sample` runs here. Raises RowError, and EngineError."""

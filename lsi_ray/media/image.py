@@ -22,7 +22,7 @@ from PIL import ImageOps
 
 from lsi_ray.errors import RowError
 from lsi_ray.media.limits import DEFAULT_LIMITS, MediaLimits
-from lsi_ray.media.sniff import image_format
+from lsi_ray.media.outline import read_outline
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +42,21 @@ def decode_image(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> Image:
 
     Raises RowError `media_invalid`, `media_too_large` (before decoding) or `unsupported_media_type`.
     """
-    name = _checked_format(data, limits)
+    return decode_outlined(data, read_outline(data, limits).name, limits)
+
+
+def decode_outlined(data: bytes, name: str, limits: MediaLimits) -> Image:
+    """As `decode_image`, of a file whose outline has been read. `name`: of `sniff.IMAGE_FORMATS`."""
     with _decoding(name):
         return Image(_rgb(_upright(_open(data, name, limits))))
 
 
-def check_image(data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> None:
-    """Raise what `decode_image` would raise, for less: a JPEG is decoded at an eighth of its size."""
-    name = _checked_format(data, limits)
+def check_outlined(data: bytes, name: str, limits: MediaLimits) -> None:
+    """Raise what `decode_outlined` would raise, for less: a JPEG is decoded at an eighth of its size."""
     with _decoding(name):
         image = _open(data, name, limits)
         image.draft("RGB", (1, 1))
         _rgb(image.crop((0, 0, 1, 1)))
-
-
-def _checked_format(data: bytes, limits: MediaLimits) -> str:
-    limits.check("image file", len(data), limits.image_bytes, "bytes")
-    return image_format(data)
 
 
 def _open(data: bytes, name: str, limits: MediaLimits) -> Pillow.Image:
@@ -71,10 +69,10 @@ def _open(data: bytes, name: str, limits: MediaLimits) -> Pillow.Image:
 
 
 def _upright(image: Pillow.Image) -> Pillow.Image:
-    # Broken EXIF data says nothing about the orientation; the pixels may be fine.
+    image.load()
+    # Broken EXIF data says nothing about the orientation; the pixels are fine.
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
-    image.load()
     return image
 
 

@@ -36,19 +36,26 @@ class DecoderLimits:
     """Bounds on the process that decodes. Memory beyond them is `media_too_large`, time `media_timeout`.
 
     `memory_bytes`: address space on top of what the process starts with; images of 49 megapixels took up to 0.8 GB, a
-    video of 8K 0.6 GB. `image_seconds`: CPU time of one image, of which those took up to 0.9 s. `video_seconds`: of one
-    video, in any case and per megabyte of its file, and at most in all: a small file that takes long is hostile.
-    `wall`: the same in real time, as a multiple; a busy machine gives a process less CPU than it asks for.
+    video of 8K 0.6 GB. `image_seconds`: CPU time of one image, in any case, and more by its size: 49 megapixels took up
+    to 1.4 s as a progressive JPEG of 14 MB, 2.7 s as a PNG of 16 bits, and get 3.2 and more; 12 get 1.4 and take 0.4.
+    `video_seconds`: of one video, in any case and per megabyte of its file, and at most in all: a small file that takes
+    long is hostile. `wall`: the same in real time, as a multiple, but no less than `least_wall_seconds`; a busy machine
+    gives a process less CPU than it asks for.
     `stall_seconds`: without any CPU time used nor asked for, as when it is stopped.
     """
 
     memory_bytes: int = 2 << 30
-    image_seconds: float = 5.0
+    image_seconds: float = 0.7
     video_seconds: float = 10.0
     most_video_seconds: float = 600.0
     wall: float = 20.0
+    least_wall_seconds: float = 100.0
     stall_seconds: float = 1.5
     start_seconds: float = 60.0
+
+    def image_cpu_seconds(self, pixels: int, size: int) -> float:
+        """`size`: of the file, in bytes."""
+        return self.image_seconds + 0.05 * pixels / 1e6 + 0.03 * size / 1e6
 
     def video_cpu_seconds(self, size: int) -> float:
         return min(self.video_seconds * (1 + size / 1e6), self.most_video_seconds)

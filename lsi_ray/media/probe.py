@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lsi_ray.media.image import check_image
-from lsi_ray.media.limits import DEFAULT_LIMITS, MediaLimits
-from lsi_ray.media.video import decode_video
+from lsi_ray.media.guard import MediaGuard
 
 
-def probe(kind: Literal["image", "video"], data: bytes, limits: MediaLimits = DEFAULT_LIMITS) -> None:
+def probe(guard: MediaGuard, kind: Literal["image", "video"], data: bytes) -> None:
     """Raise the RowError that decoding would raise, but for damage deep within a video.
 
     An image is read whole (a JPEG at an eighth of its size); of a video all packets are read and one frame is decoded.
     """
     if kind == "image":
-        check_image(data, limits)
+        guard.check_image(data)
     else:
-        decode_video(data, lambda _: [0], limits)
+        guard.decode_video(data, lambda _: [0])

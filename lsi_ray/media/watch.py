@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lsi_ray.media.limits import DecoderLimits
 
-LOOK_SECONDS = 0.25
+LOOK_SECONDS = 0.1
 _TICKS = os.sysconf("SC_CLK_TCK")
 _WORKING = "RD"  # running or runnable, and waiting for a disk
 
@@ -43,9 +43,10 @@ class Watch:
         self._idle = self._idle + 1 if cpu == self._last and state not in _WORKING else 0
         self._last = cpu
         if cpu - self._begun > self._seconds:
-            return f"more than {self._seconds:g} s of CPU time"
-        if self._looks * LOOK_SECONDS > self._seconds * self._bounds.wall:
-            return f"more than {self._seconds * self._bounds.wall:g} s"
+            return f"more than {self._seconds:.2g} s of CPU time"
+        wall = max(self._seconds * self._bounds.wall, self._bounds.least_wall_seconds)
+        if self._looks * LOOK_SECONDS > wall:
+            return f"more than {wall:g} s"
         if self._idle * LOOK_SECONDS >= self._bounds.stall_seconds:
             return f"no progress in {self._bounds.stall_seconds:g} s"
         return None

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from lsi_ray.archive.index import index_tar
 from lsi_ray.archive.pack import pack_folder
 from lsi_ray.archive.validate import Validation, validate
+from lsi_ray.media.guard import MediaGuard
 from lsi_ray.media.image import decode_image
 from lsi_ray.media.probe import probe
 from lsi_ray.media.sampling import uniform
@@ -21,8 +23,8 @@ from lsi_ray.sample import write_sample
 
 def validated(folder: Path, tmp_path: Path) -> Validation:
     pack_folder(folder, tmp_path / "in.tar")
-    with open(tmp_path / "in.tar", "rb") as file:
-        return validate(file, index_tar(file), served_model="lsi/tiny-vl", probe=probe)
+    with open(tmp_path / "in.tar", "rb") as file, MediaGuard() as guard:
+        return validate(file, index_tar(file), served_model="lsi/tiny-vl", probe=partial(probe, guard))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 
 from media_clips import clip, noise, saved
 from PIL import Image
@@ -37,6 +38,54 @@ def long_gif(frames: int) -> bytes:
 def long_webp(frames: int) -> bytes:
     pictures = [noise(8, 8, seed) for seed in range(frames)]
     return saved(pictures[0], "WEBP", save_all=True, append_images=pictures[1:])
+
+
+_ROOM = 20 << 20  # just within the limit of bytes
+
+
+def _filled(before: bytes, unit: bytes, after: bytes) -> bytes:
+    return before + unit * ((_ROOM - len(before) - len(after)) // len(unit)) + after
+
+
+def scans(side: int, more: int) -> bytes:
+    """A progressive JPEG with further passes over the whole picture."""
+    parts = _passes(side)
+    return b"\xff\xda".join(parts[:-1] + [parts[-1][:-2]] * (more + 1)) + b"\xff\xd9"
+
+
+@cache
+def _passes(side: int) -> list[bytes]:
+    return saved(noise(64, 64).resize((side, side)), "JPEG", progressive=True, quality=5).split(b"\xff\xda")
+
+
+def slow_images() -> dict[str, Callable[[], bytes]]:
+    """Within all bounds of size, and of nothing but pieces. Most take their decoder 3 to 8 s."""
+    jpeg, png, gif = saved(noise(), "JPEG"), saved(noise(), "PNG"), saved(noise(), "GIF")
+    start, body = jpeg[:20], jpeg[20:]  # behind the JFIF segment
+    screen = 13 + 3 * (2 << (gif[10] & 7))
+    profile = _chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes((1 << 20) - 1), 9))
+    return {
+        "JPEG of empty comments": lambda: _filled(start, b"\xff\xfe\0\2", body),
+        "JPEG of empty segments": lambda: _filled(start, b"\xff\xe5\0\2", body),
+        "JPEG of EXIF in pieces": lambda: _filled(start, b"\xff\xe1\0\x09Exif\0\0M", body),
+        "JPEG of fill bytes": lambda: _filled(start, b"\xff", body),
+        "JPEG of escaped fill bytes": lambda: _filled(start, b"\xff\0", body),
+        "JPEG of junk": lambda: _filled(start, b"x", body),
+        "JPEG of restarts": lambda: _filled(start, b"\xff\xd0", body),
+        "JPEG of a hundred passes": lambda: scans(7_000, 100),
+        "JPEG of passes between tables": lambda: scans(7_000, 100).replace(
+            b"\xff\xda", b"\xff\xc4\0\2\xff\x01\xff\xda"
+        ),
+        "JPEG of passes behind an end in a table": lambda: scans(7_000, 100).replace(
+            b"\xff\xda", b"\xff\xfe\0\4\xff\xd9\xff\xda"
+        ),
+        "PNG of empty chunks": lambda: _filled(png[:33], _chunk(b"abCd", b""), png[33:]),
+        "PNG of chunks behind the pixels": lambda: _filled(png[:-12], _chunk(b"abCd", b""), png[-12:]),
+        "PNG of empty pixels": lambda: _filled(png[:33], _chunk(b"IDAT", b""), png[33:]),
+        "PNG of texts": lambda: _filled(png[:33], _chunk(b"tEXt", b"a\0"), png[33:]),
+        "PNG of profiles": lambda: _filled(png[:33], profile, png[33:]),
+        "GIF of a comment in pieces": lambda: _filled(gif[:screen] + b"\x21\xfe", b"\1x", b"\0" + gif[screen:]),
+    }
 
 
 def patched(data: bytes, box: bytes, at: int, value: bytes) -> bytes:

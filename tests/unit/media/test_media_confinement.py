@@ -122,6 +122,11 @@ def test_a_child_that_lies_about_its_frames_is_not_believed(news: list[Filled]) 
         told(*news)
 
 
+def test_a_child_that_gives_a_picture_of_no_rows_is_not_believed() -> None:
+    with pytest.raises(ChildDied):
+        told(Filled([10, 10, 4], 0, 400), Filled([10, 10, 4], 400, 0), store=Picture())
+
+
 def test_pixels_that_did_not_come_are_missed() -> None:
     frames, picture = Frames(), Picture()
     inlet = told(Filled([2, 10, 10, 3], 0, 300), store=frames)

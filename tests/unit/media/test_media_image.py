@@ -11,9 +11,9 @@ from media_clips import noise, saved
 from PIL import Image as Pillow
 
 from lsi_ray.errors import RowError
-from lsi_ray.media.image import _QUIET, decode_image
+from lsi_ray.media.image import _QUIET, check_outlined, decode_image
 from lsi_ray.media.limits import MediaLimits
-from lsi_ray.media.probe import probe
+from lsi_ray.media.outline import read_outline
 
 WHITE = [255, 255, 255]
 
@@ -22,7 +22,7 @@ def refusal(data: bytes, limits: MediaLimits | None = None) -> RowError:
     with pytest.raises(RowError) as caught:
         decode_image(data, limits or MediaLimits())
     with pytest.raises(RowError) as probed:
-        probe("image", data, limits or MediaLimits())
+        check_outlined(data, read_outline(data, limits or MediaLimits()).name, limits or MediaLimits())
     assert probed.value.code == caught.value.code
     return caught.value
 

@@ -12,7 +12,6 @@ from lsi_ray.errors import RowError
 from lsi_ray.media import video
 from lsi_ray.media.container import open_video
 from lsi_ray.media.limits import MediaLimits
-from lsi_ray.media.probe import probe
 from lsi_ray.media.sampling import VideoInfo, uniform
 from lsi_ray.media.video import decode_video, video_info
 
@@ -158,7 +157,7 @@ def test_a_file_cut_anywhere_is_refused(container: str, codec: str) -> None:
         error = refusal(data[:cut])
         assert error.code in ("media_invalid", "unsupported_media_type"), cut
         with pytest.raises(RowError):
-            probe("video", data[:cut])
+            decode_video(data[:cut], lambda _: [0])
 
 
 def test_a_file_with_its_index_in_front_is_refused_when_cut() -> None:
@@ -233,7 +232,7 @@ def test_what_is_no_video_is_refused_saying_what_it_is(data: bytes, code: str, s
     assert error.code == code
     assert says in error.message
     with pytest.raises(RowError):
-        probe("video", data)
+        decode_video(data, lambda _: [0])
 
 
 def test_sound_without_pictures_is_refused() -> None:
