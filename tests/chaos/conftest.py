@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
 from ray_nodes import RayNodes
+from records import keep
 from runs import lsi
 from s3_server import s3_server
 
@@ -23,6 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("chaos")
     group.addoption("--minutes", type=float, default=5.0, help="how long storms of kills are repeated with new seeds")
     group.addoption("--seed", type=int, help="the first seed, to see a storm again")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:  # noqa: ARG001
+    report = (yield).get_result()  # type: ignore[attr-defined]
+    if report.when == "call" or report.outcome != "passed":
+        keep({"outcome": report.outcome, "seconds": round(report.duration)})
 
 
 @pytest.fixture

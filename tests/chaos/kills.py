@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import sqlite3
 import threading
@@ -17,6 +16,7 @@ from typing import Any
 
 import psutil
 from archives import Output
+from records import record
 
 _SAMPLE_S = 0.05
 
@@ -166,18 +166,19 @@ def kill_all(processes: list[psutil.Process]) -> None:
 
 
 def report(what: str, seed: int, storm: Storm, output: Output, puts: int) -> None:
-    """The line of a results table; one more in the file that LSI_CHAOS_RESULTS names."""
     print(storm.table())
-    counts = Counter(kill.victim for kill in storm.kills)
-    killed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-    line = (
-        f"| {what} | {seed} | {len(storm.kills)} ({killed}) | {len(output.lines)} + {len(output.errors)} "
-        f"| {output.run_again} | {storm.in_flight} | {puts} | {storm.seconds:.0f} s |"
+    kills = Counter(kill.victim for kill in storm.kills)
+    record(
+        what,
+        len(output.lines) + len(output.errors),
+        run_again=output.run_again,
+        in_flight=storm.at_stake,
+        seed=seed,
+        kills=dict(sorted(kills.items())),
+        puts=puts,
+        seconds=storm.seconds,
+        note="from the first start to the delivery",
     )
-    print(line, flush=True)
-    if path := os.environ.get("LSI_CHAOS_RESULTS"):
-        with open(path, "a") as file:
-            file.write(line + "\n")
 
 
 def write_config(folder: Path, **engine: Any) -> Path:

@@ -9,6 +9,7 @@ import pytest
 from archives import check_complete, numbered, write_archive
 from kills import LedgerView, write_config
 from ray_nodes import RayNodes
+from records import record
 from runs import Lsi
 from s3_server import S3Server
 from served import Served
@@ -37,8 +38,10 @@ def test_lsi_run_waits_for_a_gpu(lsi: Lsi, no_gpus: RayNodes) -> None:
     came = time.monotonic()
     finished = running.wait()
     assert finished.code == 0, finished.stderr
-    assert check_complete(lsi.folder / "out.tar", ROWS).run_again == 0
-    print(f"{len(ROWS)} rows were answered {time.monotonic() - came:.0f} s after the GPU came")
+    again = check_complete(lsi.folder / "out.tar", ROWS).run_again
+    assert again == 0
+    note = f"to the end, after {WAIT_S} s without a GPU"
+    record("`lsi run` without a GPU", len(ROWS), run_again=again, seconds=time.monotonic() - came, note=note)
 
 
 def test_lsi_serve_says_that_it_waits_for_a_gpu(lsi: Lsi, s3_server: S3Server, no_gpus: RayNodes) -> None:
@@ -48,12 +51,14 @@ def test_lsi_serve_says_that_it_waits_for_a_gpu(lsi: Lsi, s3_server: S3Server, n
     _waits(lambda: None, LedgerView(served.work))
     view = served.view(batch_id)
     assert view is not None
-    print(f"after {WAIT_S} s without a GPU it is {view['status']} and says {view.get('waiting')}")
+    said = f"after {WAIT_S} s it is {view['status']} and says {view['waiting']['reason']}"
     assert view["request_counts"]["total"] == len(ROWS)
     assert view["waiting"]["reason"] == "no_capacity"
     no_gpus.add()
     served.wait(batch_id, "completed")
-    assert check_complete(s3_server.path("waits-out.tar.gz"), ROWS).run_again == 0
+    again = check_complete(s3_server.path("waits-out.tar.gz"), ROWS).run_again
+    assert again == 0
+    record("`lsi serve` without a GPU", len(ROWS), run_again=again, note=said)
 
 
 def test_a_node_that_does_not_come_back(lsi: Lsi, nodes: RayNodes) -> None:
@@ -70,7 +75,14 @@ def test_a_node_that_does_not_come_back(lsi: Lsi, nodes: RayNodes) -> None:
     finished = running.wait(400)
     assert finished.code == 0, finished.stderr
     found = check_complete(output, rows)
-    print(f"{before.in_flight} in flight, {found.run_again} run twice; it ended {time.monotonic() - begun:.0f} s later")
+    record(
+        "a node with a replica is gone for good",
+        len(rows),
+        run_again=found.run_again,
+        in_flight=before.in_flight,
+        seconds=time.monotonic() - begun,
+        note="from the loss to the end",
+    )
     assert not found.errors
     assert found.run_again <= before.in_flight
 

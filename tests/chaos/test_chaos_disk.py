@@ -14,6 +14,7 @@ import pytest
 from archives import Json, chat, check_complete, write_archive
 from kills import LedgerView, write_config
 from ray_nodes import RayNodes
+from records import record
 from runs import Lsi
 from s3_server import S3Server
 from served import Served
@@ -78,7 +79,10 @@ def test_staging(lsi: Lsi, s3_server: S3Server, disk: Disk, nodes: RayNodes) -> 
     disk.free()
     finished = lsi(*command, **urls, **nodes.driver_environment)
     assert finished.code == 0, finished.stderr
-    assert check_complete(s3_server.path("disk-out.tar.gz"), requests).run_again == 0
+    again = check_complete(s3_server.path("disk-out.tar.gz"), requests).run_again
+    assert again == 0
+    note = f"refused as {refused.object['error']['code']}; the same command, with space, went on"
+    record("disk full at staging", ROWS, run_again=again, seconds=refused.seconds, note=note)
 
 
 @pytest.mark.parametrize("leave", [0, MIB // 2], ids=["full", "a little left"])
@@ -94,14 +98,17 @@ def test_segments_and_ledger_of_a_run(lsi: Lsi, disk: Disk, nodes: RayNodes, lea
     filled = time.monotonic()
     while running.process.poll() is None and time.monotonic() - filled < 60:
         time.sleep(0.5)
-    print(f"60 s with a full disk: code {running.process.poll()}; {running.stderr.splitlines()[-3:]}")
+    waited = running.process.poll() is None
+    print(running.stderr.splitlines()[-3:])
     disk.free()
     if running.process.poll() is not None:
         running = lsi.start(*command, **nodes.driver_environment)
     finished = running.wait()
     assert finished.code == 0, finished.stderr
     found = check_complete(output, requests)
-    print(f"{found.run_again} rows run twice, {at_stake} were in flight")
+    said = "it waited, and went on by itself" if waited else "it ended, and the same command went on"
+    what = "disk full for 60 s under `lsi run`" + (f", {leave // 1024} KiB left" if leave else "")
+    record(what, ROWS, run_again=found.run_again, in_flight=at_stake, note=said)
     assert not found.errors
     assert not list(work.glob("batches/*"))
 
@@ -128,7 +135,8 @@ def test_a_batch_of_the_service(lsi: Lsi, s3_server: S3Server, disk: Disk, nodes
     disk.free()
     served.wait(batch_id, "completed", seconds=400)
     found = check_complete(s3_server.path("served-out.tar.gz"), requests)
-    print(f"{found.run_again} rows run twice, {at_stake} were in flight")
+    said = f"submissions meanwhile: {refused.status_code}"
+    record("disk full for 120 s under `lsi serve`", ROWS, run_again=found.run_again, in_flight=at_stake, note=said)
     assert not found.errors
     assert refused.status_code in (503, 507)
     served.stop()

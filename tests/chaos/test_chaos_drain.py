@@ -10,6 +10,7 @@ import pytest
 from archives import check_complete, numbered, write_archive
 from kills import LedgerView, write_config
 from ray_nodes import RayNodes
+from records import record
 from runs import Lsi
 
 ROWS = 400
@@ -41,7 +42,8 @@ def test_sigterm(lsi: Lsi, nodes: RayNodes) -> None:
     finished = lsi(*command, **nodes.driver_environment)
     assert finished.code == 0, finished.stderr
     again = check_complete(output, rows).run_again
-    print(f"SIGTERM: ended after {seconds:.1f} s, {at_stake} rows in flight, {again} run twice")
+    note = "from the signal to its end; the same command went on"
+    record("SIGTERM to `lsi run`", ROWS, run_again=again, in_flight=at_stake, seconds=seconds, note=note)
     assert seconds < GRACE_S
     assert again <= at_stake
 
@@ -67,8 +69,7 @@ def test_a_node_with_a_notice_of_preemption(lsi: Lsi, nodes: RayNodes) -> None:
     finished = running.wait()
     assert finished.code == 0, finished.stderr
     again = check_complete(output, rows).run_again
-    print(
-        f"drain: {noticed.in_flight} rows in flight at the notice, {last.answered - noticed.answered} answered in the "
-        f"{seconds:.1f} s to the end, {last.in_flight} in flight then, {again} run twice"
-    )
+    note = f"from the notice to the node's end, in which {last.answered - noticed.answered} rows were answered"
+    what = f"SIGTERM to a node: a notice of {GRACE_S:.0f} s"
+    record(what, len(rows), run_again=again, in_flight=last.in_flight, seconds=seconds, note=note)
     assert again <= last.in_flight

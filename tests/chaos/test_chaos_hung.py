@@ -9,6 +9,7 @@ import pytest
 from archives import check_complete, numbered, write_archive
 from kills import LedgerView, write_config
 from ray_nodes import RayNodes
+from records import record
 from runs import Lsi
 
 from lsi_ray.stream.ports import SILENT_S
@@ -38,8 +39,12 @@ def test_a_stopped_replica(lsi: Lsi, replicas: int) -> None:
         finished = running.wait(300)
         assert finished.code == 0, finished.stderr
         found = check_complete(output, rows)
-        print(f"1 of {replicas} stopped: killed after {noticed_s:.0f} s, answered {time.monotonic() - stopped:.0f} s")
-        print(f"{found.run_again} rows run twice, {in_flight} were in flight")
+        what, note = (
+            f"SIGSTOP of 1 of {replicas} replicas",
+            f"to the end; the process was killed after {noticed_s:.0f} s",
+        )
+        seconds = time.monotonic() - stopped
+        record(what, ROWS, run_again=found.run_again, in_flight=in_flight, seconds=seconds, note=note)
         assert not found.errors
         assert found.run_again <= in_flight
         cluster.until_gone("Generate", "Render", "Commit", "ray::LedgerActor")
@@ -69,7 +74,8 @@ def test_a_slow_replica_is_left_alone(lsi: Lsi) -> None:
         assert not found.errors
         assert found.run_again == 0
         assert finished.seconds > 100
-        print(f"rows of 100 s, 50 s without a processor: {found.run_again} rows run twice, no replica replaced")
+        what = "rows that take 100 s, and no processor for 50 s of them"
+        record(what, len(rows), run_again=found.run_again, seconds=finished.seconds, note="no replica was replaced")
     finally:
         cluster.end()
 

@@ -8,6 +8,7 @@ import pytest
 from archives import Json, chat, check_complete, numbered, write_archive
 from kills import write_config
 from ray_nodes import RayNodes
+from records import record
 from runs import Lsi
 
 pytestmark = pytest.mark.timeout(3600)
@@ -30,7 +31,8 @@ def test_poison(lsi: Lsi, nodes: RayNodes, request: pytest.FixtureRequest, rows:
     found = check_complete(output, requests, failing=[f"r{number}" for number in bad])
     assert set(found.codes.values()) == {"engine_crashed"}
     crashes = _replicas_started(nodes) - 2
-    print(f"{poison} of {rows} rows poison: {crashes} crashes, {finished.seconds:.0f} s, {found.run_again} rows again")
+    what, note = f"{poison} of {rows} rows kill their engine's process", f"{crashes} crashes; {poison} error lines"
+    record(what, rows, run_again=found.run_again, seed=seed, seconds=finished.seconds, note=note)
     assert crashes <= 3 * poison + 2  # Ray may have started replicas for other reasons
 
 

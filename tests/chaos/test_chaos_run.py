@@ -49,7 +49,7 @@ class Scene:
         output = check_complete(self.s3.path(f"{self.key}-out.tar.gz"), self.rows)
         puts = self.s3.uploads(f"{self.key}-out.tar.gz")
         print(f"{self.starts} starts of the command")
-        report("lsi run", self.seed, storm, output, puts)
+        report("kill -9 of `lsi run`, its parts, and nodes", self.seed, storm, output, puts)
         assert finished["rows_run_again"] == output.run_again <= storm.at_stake
         assert not output.errors
         assert puts == 1

@@ -38,7 +38,7 @@ def storm_over(served: Served, s3: S3Server, seed: int) -> None:
     storm.over()
     output = check_complete(s3.path(f"{key}-out.tar.gz"), rows)
     puts = s3.uploads(f"{key}-out.tar.gz")
-    report("lsi serve", seed, storm, output, puts)
+    report("kill -9 of `lsi serve`, its parts, and nodes", seed, storm, output, puts)
     assert not output.errors
     assert output.run_again <= storm.at_stake
     assert puts == 1 or "jobs" in [kill.victim for kill in storm.kills[-2:]]

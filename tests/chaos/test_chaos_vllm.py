@@ -58,7 +58,7 @@ def test_engine_replica_and_node(lsi: Lsi, plain_nodes: RayNodes, request: pytes
     storm.over()
     assert finished.code == 0, finished.stderr
     found = read_output(output)
-    report("real vLLM", seed, storm, found, 1)
+    report("kill -9 with the real vLLM", seed, storm, found, 1)
     assert [line["custom_id"] for line in found.lines] == [row["custom_id"] for row in rows]
     assert not found.errors
     assert found.run_again <= storm.at_stake
