@@ -26,12 +26,14 @@ PROFILES = 4  # colour profiles of a PNG, each unpacked: 0.3 ms
 SKIPPED_BYTES = 1 << 16  # between segments, where there should be none
 # Of pixels, as a multiple of the most an image may have. Most encoders make 10 passes, some 20.
 PASSES = 20
+MOST_PASSES = 5_000
 
 # A marker; any fill bytes (0xFF) before it count as nothing. In a picture's data neither an escaped 0xFF nor a restart.
 _SEGMENT = re.compile(rb"\xff([\x01-\xfe])")
 _AFTER_SCAN = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BARE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a length
+_ONE_PASS = frozenset((0xC0, 0xC1))  # unless the first scan leaves out a colour
 _SCAN, _END = 0xDA, 0xD9
 
 
@@ -56,18 +58,24 @@ def read_outline(data: bytes, limits: MediaLimits) -> Outline:
 
 
 def _jpeg(data: bytes, limits: MediaLimits) -> int:
-    pixels, scan = 0, 0
+    pixels, colours, several, scan = 0, 0, False, 0
     for marker, at in _segments(data, 2):
         if marker in _FRAMES:
             pixels = int.from_bytes(data[at + 3 : at + 5], "big") * int.from_bytes(data[at + 5 : at + 7], "big")
-        if marker in (_SCAN, _END):
+            colours, several = int.from_bytes(data[at + 7 : at + 8]), marker not in _ONE_PASS
+        if marker == _SCAN:
+            several |= data[at + 2 : at + 3] != bytes([colours])
             scan = at
+        if marker in (_SCAN, _END):
             break
-    most = PASSES * limits.image_pixels
-    # Also counts what only looks like one, in a picture or a film that follows the first: then it is looked at closely.
-    if data.count(b"\xff\xda", scan) * pixels > most and (scans := _scans(data, scan)) * pixels > most:
-        allowed = f"at most {most // pixels:,} are accepted"
-        raise RowError("media_too_large", f"The JPEG image draws its {pixels:,} pixels {scans:,} times; {allowed}.")
+    if not several:  # the decoder looks at the first scan alone
+        return pixels
+    most = min(PASSES * limits.image_pixels // max(pixels, 1), MOST_PASSES)
+    # The count (0.8 ms for a megabyte) takes for one what only looks like it, in a picture or a film behind the first:
+    # then it is looked at closely.
+    if data.count(b"\xff\xda", scan) > most and _has_more_scans(data, scan, most):
+        message = f"The JPEG image draws its {pixels:,} pixels too often: at most {most:,} times are accepted."
+        raise RowError("media_too_large", message)
     return pixels
 
 
@@ -90,18 +98,18 @@ def _segments(data: bytes, at: int) -> Iterator[tuple[int, int]]:
     raise RowError("media_too_large", message)
 
 
-def _scans(data: bytes, at: int) -> int:
-    """Passes over the picture, the first of which has its length at `at`; as many as can be if it is a maze."""
-    scans, tables = 1, 0
-    pattern = _AFTER_SCAN
-    while found := pattern.search(data, _after(data, at)):
-        marker, at = found[1][0], found.end()
-        if marker == _END or tables > SEGMENTS:
-            break
-        scans += marker == _SCAN
-        tables = 0 if marker == _SCAN else tables + 1
-        pattern = _AFTER_SCAN if marker == _SCAN else _SEGMENT
-    return len(data) if tables > SEGMENTS else scans
+def _has_more_scans(data: bytes, at: int, most: int) -> bool:
+    """Whether there are more passes than `most`, the first of which has its length at `at`, or a maze of tables."""
+    scans, tables, pattern = 1, 0, _AFTER_SCAN
+    while scans <= most and tables <= SEGMENTS:
+        found = pattern.search(data, _after(data, at))
+        if found is None or found[1][0] == _END:
+            return False
+        at = found.end()
+        is_scan = found[1][0] == _SCAN
+        scans, tables = (scans + 1, 0) if is_scan else (scans, tables + 1)
+        pattern = _AFTER_SCAN if is_scan else _SEGMENT
+    return True
 
 
 def _after(data: bytes, at: int) -> int:

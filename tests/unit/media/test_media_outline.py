@@ -86,7 +86,7 @@ LARGE: dict[str, Callable[[], bytes]] = {
         noise(), "MPO", progressive=True, save_all=True, append_images=[noise(seed=n) for n in range(40)]
     ),
     "twenty passes": lambda: hostile_media.scans(7_000, 9),
-    "small, of hundreds of passes": lambda: hostile_media.scans(200, 500),
+    "small, of hundreds of passes": lambda: hostile_media.scans(200, 4000),
     "restarts": lambda: saved(noise(640, 480), "JPEG", restart_marker_blocks=1),
     "pixels in 10,000 chunks": lambda: _pieces(saved(noise(300, 200), "PNG", compress_level=0), 18),
     "an animation of 2,000": lambda: saved(
