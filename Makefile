@@ -3,6 +3,7 @@
 .PHONY: help setup demo test unit integration check format bench chaos lock clean
 PYTHON ?= python3
 BIN := .venv/bin
+CHAOS_RESULTS := $(CURDIR)/benchmarks/results/reliability-chaos.jsonl
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,9 +37,11 @@ format: setup  ## let ruff format and mend
 bench: setup  ## run every script of benchmarks/
 	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
 
-chaos: setup  ## faults at length: 10,000 simulated seeds, storms of kill -9 on real Ray (under an hour)
+chaos: setup  ## faults at length: 10,000 simulated seeds, storms of kill -9 on real Ray (under an hour); a table of results
 	@$(BIN)/python benchmarks/reliability.py
-	@$(BIN)/pytest tests/chaos
+	@rm -f $(CHAOS_RESULTS)
+	@LSI_CHAOS_RESULTS=$(CHAOS_RESULTS) $(BIN)/pytest tests/chaos; code=$$?; \
+		$(BIN)/python benchmarks/reliability_table.py && exit $$code
 
 lock: setup  ## resolve requirements/cpu.txt again; `make lock UPGRADE=1` takes newer versions
 	@$(BIN)/python packaging/lock.py $(if $(UPGRADE),--upgrade)
