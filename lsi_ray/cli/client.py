@@ -118,16 +118,21 @@ def retry_command(
 
 
 def _download(client: Client, batch_id: str, folder: Path) -> int:
-    batch = client.get(batch_id)
+    for path in download_files(client, client.get(batch_id), folder):
+        print(path)
+    return 0
+
+
+def download_files(client: Client, batch: Batch, folder: Path) -> list[Path]:
+    """The files of a batch that has ended. Raises ConfigError where it has none."""
     found = {"output.jsonl": batch.output_file_id, "error.jsonl": batch.error_file_id}
     if not any(found.values()):
-        raise ConfigError(f"{batch_id} is {batch.status} and has no files: its output went to its URL, or will")
+        raise ConfigError(f"{batch.id} is {batch.status} and has no files: its output went to its URL, or will")
     folder.mkdir(parents=True, exist_ok=True)
     for name, file_id in found.items():
         if file_id is not None:
             client.download(file_id, folder / name)
-            print(folder / name)
-    return 0
+    return [folder / name for name, file_id in found.items() if file_id is not None]
 
 
 # -- where input and output are

@@ -78,15 +78,32 @@ def add_client_commands(app: typer.Typer, leave: Leave) -> None:
 
     @app.command()
     def results(
-        batch_id: BatchArgument,
+        batch_id: Annotated[
+            str, typer.Argument(metavar="BATCH", help="The id of a batch; with --parquet also an output archive.")
+        ],
         output: Annotated[
             Path | None, typer.Option("--output", "-o", help="A folder for the files of a batch that has ended.")
+        ] = None,
+        parquet: Annotated[
+            Path | None, typer.Option(help="Write a table here: a row per answer, to be joined by custom_id.")
         ] = None,
         after: Annotated[int | None, typer.Option(help="Only rows above this one.")] = None,
         follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for further rows.")] = False,
         url: UrlOption = None,
     ) -> None:
-        """Print the finished lines of a running batch in row order, or fetch the files of one that has ended."""
+        """Print the finished lines of a running batch in row order, fetch the files of one that has ended, or make a
+        table of either.
+
+        ```
+        lsi results batch_123 --follow                       lines as rows finish
+        lsi results batch_123 -o results                     output.jsonl and error.jsonl
+        lsi results out.tar.gz --parquet answers.parquet     custom_id, text, tokens, error, body, ...
+        ```
+        """
+        if parquet is not None:
+            from lsi_ray.cli.tables import answers_command
+
+            leave(lambda: answers_command(batch_id, url, parquet), False)
         from lsi_ray.cli.client import results_command
         from lsi_ray.client import Client
 

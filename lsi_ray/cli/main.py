@@ -11,6 +11,7 @@ import typer
 from lsi_ray import __version__
 from lsi_ray.cli.client_commands import add_client_commands
 from lsi_ray.cli.exit_codes import FAILED, OK, exit_code
+from lsi_ray.cli.pack_command import add_pack_command
 from lsi_ray.cli.tool_commands import add_tool_commands
 from lsi_ray.errors import LsiError
 
@@ -27,7 +28,7 @@ app = typer.Typer(
 
     ```
     lsi sample my-batch                 a small example batch to look at
-    lsi pack my-batch -o in.tar.gz      make an archive of a folder
+    lsi pack my-batch -o in.tar.gz      make an archive of a folder, or of a table with --from
     lsi validate in.tar.gz              check every row before any GPU is touched
     lsi run in.tar.gz -o out.tar.gz     answer it
     ```
@@ -64,6 +65,21 @@ def _root(
     ] = False,
 ) -> None:
     del version
+
+
+def _exit(command: object, as_json: bool) -> NoReturn:
+    """Run a command; turn our errors into a message and an exit code. Other exceptions are bugs and show as such."""
+    assert callable(command)
+    try:
+        raise SystemExit(command() or OK)
+    except LsiError as error:
+        from lsi_ray.cli.report import report_error
+
+        report_error(error, as_json)
+        raise SystemExit(exit_code(error)) from None
+    except KeyboardInterrupt:
+        typer.echo("Stopped.", err=True)
+        raise SystemExit(FAILED) from None
 
 
 @app.command()
@@ -132,19 +148,7 @@ def validate(
     _exit(lambda: validate_command(archive, config, model, strict, json), json)
 
 
-@app.command()
-def pack(
-    folder: Annotated[Path, typer.Argument(help="A folder with jobs.jsonl and, for media, files/.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The archive to write: .tar.gz, .tgz or .tar.")],
-    keep_bad_rows: Annotated[
-        bool, typer.Option("--keep-bad-rows", help="Pack rows that validate refuses, too: they become error lines.")
-    ] = False,
-    json: JsonOption = False,
-) -> None:
-    """Make a valid archive of a folder; refuses what validate would refuse."""
-    from lsi_ray.cli.pack import pack_command
-
-    _exit(lambda: pack_command(folder, output, keep_bad_rows, json), json)
+add_pack_command(app, _exit)
 
 
 @app.command()
@@ -225,21 +229,6 @@ def token_revoke(
     from lsi_ray.cli.token import revoke_command
 
     _exit(lambda: revoke_command(work_dir, token_id), False)
-
-
-def _exit(command: object, as_json: bool) -> NoReturn:
-    """Run a command; turn our errors into a message and an exit code. Other exceptions are bugs and show as such."""
-    assert callable(command)
-    try:
-        raise SystemExit(command() or OK)
-    except LsiError as error:
-        from lsi_ray.cli.report import report_error
-
-        report_error(error, as_json)
-        raise SystemExit(exit_code(error)) from None
-    except KeyboardInterrupt:
-        typer.echo("Stopped.", err=True)
-        raise SystemExit(FAILED) from None
 
 
 add_client_commands(app, _exit)
