@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 FULL = "work_dir_full"
 _ERRNO = (errno.ENOSPC, errno.EDQUOT)
 _WAIT_S = 2.0
+_SEGMENT_BYTES = 64 * 2**10
 T = TypeVar("T")
 
 
@@ -41,6 +42,11 @@ def check_space(folder: Path, size: int) -> None:
     if free < size:
         message = f"{folder} has {free / 1e6:,.1f} MB free, and {size / 1e6:,.1f} MB are to be written"
         raise StorageError(FULL, message, transient=True)
+
+
+def is_full(folder: Path) -> bool:
+    """Whether a segment would hardly fit."""
+    return shutil.disk_usage(folder).free < _SEGMENT_BYTES
 
 
 def when_there_is_space(act: Callable[[], T], *, sleep: Callable[[float], None] = time.sleep) -> T:

@@ -37,6 +37,7 @@ from lsi_ray.service.models_state import Replicas, Speeds, Work, model_state
 from lsi_ray.service.names import NAMESPACE, SERVICE
 from lsi_ray.service.supervisor import Supervisor
 from lsi_ray.service.webhooks import AT_ONCE, Outbox, poster
+from lsi_ray.space import is_full
 from lsi_ray.storage.transfer import DEFAULT_OPTIONS
 from lsi_ray.stream.cluster import quiet
 from lsi_ray.stream.hung import Search
@@ -281,6 +282,7 @@ class ServiceActor(ServiceLedger):
             served=not model or model in self._deployment.models,
             no_room=supervisor is not None and model in supervisor.no_room,
             failure=supervisor.stream_failures.get(model) if supervisor is not None else None,
+            disk_full=is_full(self._work_dir.path),
             streaming=model in self._streaming(),
             short_of_gpus=model in self._short_of_gpus,
         )

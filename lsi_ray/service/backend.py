@@ -157,6 +157,9 @@ class Eta:
     at_risk: bool
 
 
+NO_SPACE = "no_space"
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """Why nothing moves: `queued`, `model_loading`, `engine_failed`, `no_capacity` (GPUs), `no_space` (disk),

@@ -10,7 +10,7 @@ from lsi_ray.ledger import records
 from lsi_ray.ledger.service_records import Load, Served
 from lsi_ray.ledger.states import BatchStatus
 from lsi_ray.service.admission import Claim, claim, eta
-from lsi_ray.service.backend import BatchView, Counts, ErrorCount, Eta, Speed, Usage, Waiting
+from lsi_ray.service.backend import NO_SPACE, BatchView, Counts, ErrorCount, Eta, Speed, Usage, Waiting
 from lsi_ray.service.speed import Meter
 
 _LINE = re.compile(r"Line ([1-9][0-9]{0,9}): ")
@@ -88,7 +88,8 @@ def _waiting(served: Served, model: ModelState, position: int | None) -> Waiting
     if batch.status == BatchStatus.VALIDATING:
         accepted = not served.state.validation_begun
         return Waiting("queued", "waits for others to be validated", position) if accepted and position else None
-    if batch.status != BatchStatus.IN_PROGRESS or progress.outstanding:
+    full = model.waiting is not None and model.waiting.reason == NO_SPACE
+    if batch.status != BatchStatus.IN_PROGRESS or (progress.outstanding and not full):
         return None
     if model.waiting is not None:
         return Waiting(model.waiting.reason, model.waiting.message, position)

@@ -18,7 +18,7 @@ from lsi_ray.ledger.service_ledger import ServiceLedger
 from lsi_ray.ledger.states import BatchStatus
 from lsi_ray.ledger.workdir import atomic_write
 from lsi_ray.service.admission import Claim, claim
-from lsi_ray.service.backend import Waiting
+from lsi_ray.service.backend import NO_SPACE, Waiting
 from lsi_ray.service.deploy import Served
 from lsi_ray.service.describe import ModelState
 from lsi_ray.service.speed import Measured, Meter
@@ -178,12 +178,15 @@ def model_state(
     no_room: bool,
     failure: str | None,
     streaming: bool,
+    disk_full: bool = False,
     short_of_gpus: bool = False,
 ) -> ModelState:
     """`served`: by this deployment; the one that accepted the batch may have been another. `short_of_gpus`: as far as
     the cluster has any, others hold them, whoever they are."""
     if not served:
         return ModelState(meter, _START_S, Waiting("model_not_served", f"{model} is not served here any more"))
+    if disk_full:
+        return ModelState(meter, 0.0, Waiting(NO_SPACE, "the disk of the service is full"))
     if replicas.ready(model):
         return ModelState(meter, 0.0, None)
     if no_room:

@@ -26,6 +26,7 @@ from lsi_ray.ledger.records import Batch
 from lsi_ray.ledger.service_ledger import ServiceLedger
 from lsi_ray.ledger.states import BatchStatus
 from lsi_ray.ledger.workdir import WorkDir
+from lsi_ray.service.backend import NO_SPACE
 from lsi_ray.service.deploy import Deployment
 from lsi_ray.service.file_store import FileStore
 from lsi_ray.service.kept_urls import KeptUrls
@@ -315,7 +316,7 @@ class Supervisor:
 
 def _notice(reason: str, error: LsiError) -> str:
     """What a batch waits for: as a word, and for people."""
-    word = {"work_dir_full": "no_space", "model_not_served": "model_not_served"}.get(error.code, reason)
+    word = {"work_dir_full": NO_SPACE, "model_not_served": "model_not_served"}.get(error.code, reason)
     return f"{word}: {error.message}"
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from lsi_ray.config import Config
 from lsi_ray.errors import EngineError, LsiError
 from lsi_ray.ledger.records import Progress
 from lsi_ray.ledger.states import BatchStatus
+from lsi_ray.space import is_full
 from lsi_ray.stream.build import build_stream
 from lsi_ray.stream.ledger_actor import RemoteLedger
 from lsi_ray.stream.logs import LOG_FILE, log_lines
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 _FRUITLESS_SESSIONS = 3
 _WATCH_S = 0.5
 _STOP_S = 10.0
-_SEGMENT_BYTES = 64 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ def run_until_answered(
     threading.Thread(target=runner.run, name="stream", daemon=True).start()
     try:
         while not runner.ended.wait(_WATCH_S):
-            watch(Snapshot(ledger.progress(batch_id), tuple(ledger.replicas()), runner.sessions, _full(work)))
+            watch(Snapshot(ledger.progress(batch_id), tuple(ledger.replicas()), runner.sessions, is_full(work)))
     except BaseException:
         # Without its ledger the stream ends by itself. Ray must not end before it: a thread that still calls Ray then
         # makes Ray end this process, by _exit or abort.
@@ -67,11 +66,6 @@ def run_until_answered(
         raise
     if runner.error is not None:
         raise runner.error
-
-
-def _full(work: Path) -> bool:
-    """Whether a segment would hardly fit."""
-    return shutil.disk_usage(work).free < _SEGMENT_BYTES
 
 
 class _Runner:

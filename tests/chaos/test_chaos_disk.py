@@ -135,7 +135,8 @@ def test_a_batch_of_the_service(lsi: Lsi, s3_server: S3Server, disk: Disk, nodes
     disk.free()
     served.wait(batch_id, "completed", seconds=400)
     found = check_complete(s3_server.path("served-out.tar.gz"), requests)
-    said = f"submissions meanwhile: {refused.status_code}"
+    assert ("in_progress", "no_space") in seen
+    said = f"the batch said no_space; submissions meanwhile: {refused.status_code}"
     record("disk full for 120 s under `lsi serve`", ROWS, run_again=found.run_again, in_flight=at_stake, note=said)
     assert not found.errors
     assert refused.status_code in (503, 507)

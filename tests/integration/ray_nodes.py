@@ -60,7 +60,11 @@ class RayNodes:
         self._port, self._client, self._dashboard = (str(free_port()) for _ in range(3))
         self.address = f"127.0.0.2:{self._port}"
         self._last = 2
-        self.head = self.start_head()
+        try:
+            self.head = self.start_head()
+        except AssertionError:  # on a busy machine Ray's own patience with its GCS, a minute, may be over
+            _kill(self.members())
+            self.head = self.start_head()
         self.nodes: list[RayNode] = []
         for _ in range(nodes):
             self.add(cpus=cpus, gpus=gpus)

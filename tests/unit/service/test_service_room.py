@@ -68,3 +68,8 @@ def test_a_stream_without_a_free_gpu_waits_for_one_and_says_so(cluster, some, fo
     assert model_state("one", Meter(), replicas, **state).waiting.message == "the engine is loading"
     cluster.gpus = cluster.free = 1
     assert not some.short_of_gpus()
+
+
+def test_a_full_disk_is_why_nothing_moves_whatever_else_is_missing(folder):
+    state = {"served": True, "no_room": True, "failure": "dead", "streaming": True, "disk_full": True}
+    assert model_state("one", Meter(), Replicas(folder), **state).waiting.reason == "no_space"
