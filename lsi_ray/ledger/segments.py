@@ -183,6 +183,13 @@ class Results:
             for row, index in enumerate(window.tolist(), first + begin):
                 yield missing(row) if index < 0 else _result(self._table[index].item(), lines[index])
 
+    def spread(self, most: int) -> list[ResultLine]:
+        """At most so many of the rows that are there, evenly from the first to the last."""
+        _, entries = np.unique(self._table["row"], return_index=True)
+        chosen = entries[np.linspace(0, max(len(entries) - 1, 0), min(most, len(entries)), dtype=np.int64)]
+        lines = self._lines(chosen)
+        return [_result(self._table[index].item(), lines[index]) for index in chosen.tolist()]
+
     def _entry_of(self, total: int) -> NDArray[np.int64]:
         """Row to its entry in the table, -1 for none. Reversed, because the last assignment to an index holds."""
         rows = self._table["row"].astype(np.int64)

@@ -27,7 +27,7 @@ from lsi_ray.service.api.rates import RateLimiter
 from lsi_ray.service.backend import BatchView, Caller, WriteKind
 from lsi_ray.service.capacity import Capacity
 from lsi_ray.service.deploy import Deployment
-from lsi_ray.service.describe import view
+from lsi_ray.service.describe import ModelState, view
 from lsi_ray.service.desk import Desk, sweep
 from lsi_ray.service.ended_rows import EndedRows
 from lsi_ray.service.file_desk import FileDesk
@@ -35,6 +35,7 @@ from lsi_ray.service.kept_urls import KeptUrls
 from lsi_ray.service.metrics import Metrics
 from lsi_ray.service.models_state import Replicas, Speeds, Work, model_state
 from lsi_ray.service.names import NAMESPACE, SERVICE
+from lsi_ray.service.page_desk import PageDesk
 from lsi_ray.service.supervisor import Supervisor
 from lsi_ray.service.webhooks import AT_ONCE, Outbox, poster
 from lsi_ray.space import is_full
@@ -97,6 +98,15 @@ class ServiceActor(ServiceLedger):
             changed=self._changed,
             clock=time.time,
         )
+        self._page_desk = PageDesk(
+            self,
+            self._accounts,
+            deployment,
+            desk=self._desk,
+            replicas=self._replicas,
+            model_state=self._model_state,
+            clock=time.time,
+        )
         for name, run in (("supervisor", self._supervise), *[("webhooks", self._send_webhooks)] * AT_ONCE):
             threading.Thread(target=run, name=name, daemon=True).start()
 
@@ -111,6 +121,11 @@ class ServiceActor(ServiceLedger):
         """A method of `FileDesk`."""
         with _disk_faults():
             return getattr(self._files_desk, name)(caller, *args, **kwargs)
+
+    def ask_page(self, name: str, *args: Any) -> Any:
+        """A method of `PageDesk`."""
+        with _disk_faults():
+            return getattr(self._page_desk, name)(*args)
 
     def write_wait_s(self, caller: str, kind: WriteKind) -> float:
         """Here, because this is the one place that all replicas share."""
@@ -262,6 +277,7 @@ class ServiceActor(ServiceLedger):
         ]
         rows = dict.fromkeys(self._deployment.models, (0, 0)) | self.rows_by_model()
         self._metrics.now(self.count_by_status(), rows, replicas)
+        self._page_desk.look()
 
     def _changed(self, batch_id: str) -> None:
         self._work.stale()
@@ -272,10 +288,9 @@ class ServiceActor(ServiceLedger):
     def _streaming(self) -> frozenset[str]:
         return self._streams.running() if self._streams is not None else frozenset()
 
-    def _describe(self, served: Served) -> BatchView:
-        model, batch_id, now = served.batch.model, served.batch.batch_id, time.time()
+    def _model_state(self, model: str) -> ModelState:
         supervisor = self._supervisor
-        state = model_state(
+        return model_state(
             model,
             self._work.meter(model),
             self._replicas,
@@ -286,6 +301,10 @@ class ServiceActor(ServiceLedger):
             streaming=model in self._streaming(),
             short_of_gpus=model in self._short_of_gpus,
         )
+
+    def _describe(self, served: Served) -> BatchView:
+        model, batch_id, now = served.batch.model, served.batch.batch_id, time.time()
+        state = self._model_state(model)
         if served.batch.status.terminal:
             return view(served, state, (), None, None, now)
         speed = self._work.batch_meter(batch_id).recent(now)

@@ -18,7 +18,9 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from pydantic import SecretStr
 
 from lsi_ray.errors import Finding, LsiError
+from lsi_ray.ledger.service_records import Moment, SignIn
 from lsi_ray.ledger.states import BatchStatus
+from lsi_ray.service.page_views import ClusterView, SampleRow
 from lsi_ray.storage.secret_url import SecretUrl
 
 Surface = Literal["lsi", "openai"]
@@ -281,6 +283,16 @@ class Page(Generic[Item]):
 class Backend(Protocol):
     async def authenticate(self, token: str) -> Caller | None: ...
 
+    async def sign_in(self, token: str) -> SignIn | None:
+        """For a browser: what its cookie is to hold; None for a token that is not valid."""
+        ...
+
+    async def signed_in(self, text: str) -> Caller | None:
+        """Who is behind a cookie, while the sign-in and its token are valid."""
+        ...
+
+    async def sign_out(self, text: str) -> None: ...
+
     async def write_wait_s(self, caller: Caller, kind: WriteKind) -> float:
         """0: one more request that changes something is within the caller's rate, and was counted; else how long to
         wait. Exact, however many replicas of the API ask."""
@@ -331,3 +343,21 @@ class Backend(Protocol):
 
     async def delete_file(self, caller: Caller, file_id: str) -> None:
         """`file_in_use` while a batch that is not terminal reads it."""
+
+    # -- for the web page
+
+    async def pace(self, caller: Caller, batch_id: str) -> tuple[Moment, ...]:
+        """How the batch came along, of which no more than 200 moments are kept."""
+        ...
+
+    async def sample(self, caller: Caller, batch_id: str, most: int) -> tuple[SampleRow, ...]:
+        """Finished rows, spread over the batch. `results_gone` once the batch's data is erased."""
+        ...
+
+    async def thumbnail(self, caller: Caller, batch_id: str, position: int, number: int) -> bytes:
+        """A JPEG that we made of a row's image or video; `not_found` where there is none to show."""
+        ...
+
+    async def cluster(self) -> ClusterView:
+        """Of all callers together; nothing in it names one."""
+        ...

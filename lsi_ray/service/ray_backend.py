@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -17,8 +17,10 @@ from typing import Any, TypeVar
 from ray.exceptions import RayActorError, RayTaskError
 
 from lsi_ray.errors import LsiError
-from lsi_ray.ledger.service_records import File
+from lsi_ray.ledger.records import Batch, SegmentRef
+from lsi_ray.ledger.service_records import File, Moment, SignIn, Token
 from lsi_ray.ledger.workdir import WorkDir
+from lsi_ray.service import row_sample
 from lsi_ray.service.backend import (
     BatchView,
     Caller,
@@ -36,7 +38,9 @@ from lsi_ray.service.backend import (
 )
 from lsi_ray.service.deploy import Deployment
 from lsi_ray.service.file_store import FileStore, new_file_id
+from lsi_ray.service.page_views import ClusterView, SampleRow
 from lsi_ray.service.partial import finished_rows
+from lsi_ray.service.thumbnails import Thumbnails
 
 _TOKEN_CACHED_S = 5.0
 _CHUNK = 1 << 20
@@ -50,18 +54,33 @@ class RayBackend:
         self._work = WorkDir(work)
         self._deployment = deployment
         self._files = FileStore(work)
-        self._tokens: dict[str, tuple[float, Caller | None]] = {}
+        self._callers: dict[tuple[str, str], tuple[float, Caller | None]] = {}
+        self._thumbnails = Thumbnails()
 
     async def authenticate(self, token: str) -> Caller | None:
         """Answers are kept for five seconds: so long a revoked token may go on."""
-        known = self._tokens.get(token)
+        return await self._known(("token", token), self._call, "check_token", token)
+
+    async def sign_in(self, token: str) -> SignIn | None:
+        signed: SignIn | None = await self._page("sign_in", token)
+        return signed
+
+    async def signed_in(self, text: str) -> Caller | None:
+        return await self._known(("cookie", text), self._page, "signed_in", text)
+
+    async def sign_out(self, text: str) -> None:
+        await self._page("sign_out", text)
+        self._callers.pop(("cookie", text), None)
+
+    async def _known(self, key: tuple[str, str], ask: Callable[..., Awaitable[Any]], *question: str) -> Caller | None:
+        known = self._callers.get(key)
         if known is not None and known[0] > time.monotonic():
             return known[1]
-        found = await self._call("check_token", token)
+        found: Token | None = await ask(*question)
         caller = Caller(found.caller, found.name, frozenset(found.scopes)) if found is not None else None
-        if len(self._tokens) > 10_000:
-            self._tokens.clear()
-        self._tokens[token] = (time.monotonic() + _TOKEN_CACHED_S, caller)
+        if len(self._callers) > 10_000:
+            self._callers.clear()
+        self._callers[key] = (time.monotonic() + _TOKEN_CACHED_S, caller)
         return caller
 
     async def write_wait_s(self, caller: Caller, kind: WriteKind) -> float:
@@ -166,7 +185,51 @@ class RayBackend:
     async def delete_file(self, caller: Caller, file_id: str) -> None:
         await self._call("ask_files", "delete", caller, file_id)
 
+    # -- for the web page
+
+    async def pace(self, caller: Caller, batch_id: str) -> tuple[Moment, ...]:
+        moments: tuple[Moment, ...] = await self._page("pace", caller, batch_id)
+        return moments
+
+    async def cluster(self) -> ClusterView:
+        view: ClusterView = await self._page("cluster")
+        return view
+
+    async def sample(self, caller: Caller, batch_id: str, most: int) -> tuple[SampleRow, ...]:
+        batch, segments = await self._here(caller, batch_id)
+        if not batch.shard_rows or not segments:
+            return ()
+        config, folder = self._deployment.config(batch.model), self._work.batch(batch_id)
+        with _erased_meanwhile(batch_id):
+            return await asyncio.to_thread(row_sample.sample, batch, folder, segments, config, most)
+
+    async def thumbnail(self, caller: Caller, batch_id: str, position: int, number: int) -> bytes:
+        batch, _ = await self._here(caller, batch_id)
+        if not batch.plan_rows:
+            raise ServiceError("not_found", f"no such row of {batch_id}")
+        return await asyncio.to_thread(self._thumbnail, caller, batch, position, number)
+
+    def _thumbnail(self, caller: Caller, batch: Batch, position: int, number: int) -> bytes:
+        config, folder = self._deployment.config(batch.model), self._work.batch(batch.batch_id)
+        with _erased_meanwhile(batch.batch_id):
+            found = row_sample.read_media(folder, config, position, number)
+        if found is None:
+            raise ServiceError("not_found", f"no such picture of {batch.batch_id}")
+        ref, data = found
+        return self._thumbnails.make(caller.id, ref.kind, data)
+
+    async def _here(self, caller: Caller, batch_id: str) -> tuple[Batch, Sequence[SegmentRef]]:
+        served, segments, _ = await self._call("result_files", caller, batch_id)
+        if served.batch.erased:
+            raise ServiceError("results_gone", f"{batch_id} has ended, and nothing of it is kept here")
+        if served.batch.model not in self._deployment.models:
+            raise ServiceError("not_found", f"the model of {batch_id} is not served here any more")
+        return served.batch, segments
+
     # -- the actor
+
+    async def _page(self, name: str, *args: Any) -> Any:
+        return await self._call("ask_page", name, *args)
 
     async def _view(self, name: str, *args: Any) -> BatchView:
         view: BatchView = await self._ask(name, *args)
@@ -194,6 +257,15 @@ def _disk_faults() -> Iterator[None]:
         if isinstance(error, LsiError):
             raise
         raise ServiceError("unavailable", "the service cannot write to its disk now", retry_after_s=10) from error
+
+
+@contextmanager
+def _erased_meanwhile(batch_id: str) -> Iterator[None]:
+    """A batch that ends takes its folder away under who reads it."""
+    try:
+        yield
+    except (FileNotFoundError, LsiError) as error:
+        raise ServiceError("results_gone", f"{batch_id} has ended meanwhile") from error
 
 
 async def _chunks(pieces: Iterator[bytes], close: Any) -> AsyncIterator[bytes]:

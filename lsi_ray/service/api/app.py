@@ -1,4 +1,4 @@
-"""The application, in one function: the gate, two surfaces, one way for errors."""
+"""The application, in one function: the gate, two surfaces and the page, one way for errors."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from lsi_ray.errors import LsiError
 from lsi_ray.service.api import lsi_batches, openai_batches, openai_files
 from lsi_ray.service.api.context import Api
 from lsi_ray.service.api.document import describe
-from lsi_ray.service.api.errors import INTERNAL, STATUS_CODES, Refusal, refusal_of, respond
+from lsi_ray.service.api.errors import INTERNAL, STATUS_CODES, Refusal, refusal_of
 from lsi_ray.service.api.gate import Gate
 from lsi_ray.service.api.rates import RateLimiter
+from lsi_ray.service.api.respond import respond
 from lsi_ray.service.api.settings import ApiSettings
 from lsi_ray.service.api.validation import refusal_of_validation
 from lsi_ray.service.backend import Backend
+from lsi_ray.service.web import batch_routes, change_routes, cluster_routes, sign_in_routes, submit_routes
 
 
 def create_app(
@@ -35,6 +37,8 @@ def create_app(
     app.state.api = Api(backend, settings, clock)
     for router in (lsi_batches.router, lsi_batches.guarded, openai_batches.router, openai_files.router):
         app.include_router(router)
+    for pages in (sign_in_routes, batch_routes, change_routes, submit_routes, cluster_routes):
+        app.include_router(pages.router)
     app.add_exception_handler(LsiError, _on_refusal)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)

@@ -1,4 +1,4 @@
-"""The one mapping from error codes to HTTP, and the two bodies that say it.
+"""The one mapping from error codes to HTTP, and the two bodies that say it (`respond.py` sends them, or a page).
 
 Both surfaces answer an error with the same status, code and message; LSI's body is `{type, message, details}`, OpenAI's
 `{"error": {message, type, param, code}}`. The OpenAI SDK repeats 408, 409, 429 and 5xx by itself: where that is no use
@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
-
-from starlette.responses import JSONResponse
 
 from lsi_ray.errors import BatchRefused, Finding, LsiError
 from lsi_ray.service.api.wire_names import in_wire_words, wire_name
@@ -140,11 +138,6 @@ def log_fault(what: str, error: Exception) -> None:
 INTERNAL = Refusal("internal_error", "The service failed to answer this; its log says why.")
 
 
-def respond(path: str, refusal: Refusal) -> JSONResponse:
-    body = lsi_body(refusal) if path.startswith(LSI_PREFIX) else openai_body(refusal)
-    return JSONResponse(body, refusal.rule.status, headers=_headers(refusal))
-
-
 def lsi_body(refusal: Refusal) -> dict[str, Any]:
     findings = refusal.findings or [Finding(refusal.code, refusal.message, param=refusal.param)]
     details = [{"code": f.code, "field": _LSI_NAMES.get(f.param, f.param), "message": f.message} for f in findings]
@@ -163,7 +156,7 @@ def openai_body(refusal: Refusal) -> dict[str, Any]:
     return {"error": error}
 
 
-def _headers(refusal: Refusal) -> dict[str, str]:
+def headers_of(refusal: Refusal) -> dict[str, str]:
     headers = dict(refusal.headers)
     rule = refusal.rule
     wait_s = rule.retry_after_s if refusal.retry_after_s is None else refusal.retry_after_s

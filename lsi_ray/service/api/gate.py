@@ -17,13 +17,18 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lsi_ray.errors import LsiError
-from lsi_ray.service.api.errors import INTERNAL, Refusal, log_fault, refusal_of, respond
+from lsi_ray.service.api.errors import INTERNAL, Refusal, log_fault, refusal_of
 from lsi_ray.service.api.rates import READING, RateLimiter, Told, write_kind
+from lsi_ray.service.api.respond import respond
 from lsi_ray.service.api.settings import ApiSettings
 from lsi_ray.service.backend import READ, WRITE, Backend, Caller, ServiceError
+from lsi_ray.service.web import paths
+from lsi_ray.service.web.cookie import read_cookie
 
 OPEN_PATHS = frozenset({"/v1/inference/health", "/openapi.json", "/docs"})
-UPLOADS = frozenset({("POST", "/v1/files")})
+UPLOADS = frozenset({("POST", "/v1/files"), ("POST", paths.UPLOAD)})
+_STRANGERS_BYTES = 4096
+"""Of a body of nobody we know: the form that signs in."""
 _TOKEN = re.compile(r"Bearer +([\x21-\x7e]{1,256})", re.I)
 
 
@@ -50,18 +55,18 @@ class Gate:
             await self._refuse(scope, receive, watched, INTERNAL)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in OPEN_PATHS:
-            await self._pass(scope, receive, send)
+        if scope["path"] in OPEN_PATHS or paths.is_open(scope["path"]):
+            await self._pass(scope, receive, send, min(_STRANGERS_BYTES, self._settings.max_body_bytes))
             return
         caller = await self._caller(scope)
         await self._check_rate(caller, scope)
         scope.setdefault("state", {})["caller"] = caller
         with self._one_of(caller):
-            await self._pass(scope, receive, send)
+            await self._pass(scope, receive, send, self._settings.max_body_bytes)
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
         if scope["method"] not in READING and (scope["method"], scope["path"]) not in UPLOADS:
-            receive = await self._with_body(scope, receive)
+            receive = await self._with_body(scope, receive, max_body_bytes)
         await self._app(scope, receive, send)
 
     @contextmanager
@@ -84,15 +89,27 @@ class Gate:
         await respond(scope["path"], refusal)(scope, receive, watched)
 
     async def _caller(self, scope: Scope) -> Caller:
+        caller = await (self._signed_in(scope) if paths.is_page(scope["path"]) else self._with_token(scope))
+        needed = READ if scope["method"] in READING else WRITE
+        if needed not in caller.scopes:
+            raise ServiceError("forbidden", f"This token lacks the scope {needed!r}")
+        return caller
+
+    async def _with_token(self, scope: Scope) -> Caller:
         match = _TOKEN.fullmatch(Headers(scope=scope).get("authorization", ""))
         caller = await self._backend.authenticate(match[1]) if match else None
         if caller is None:
             raise ServiceError(
                 "unauthenticated", "Give a valid token (lsi-...) in the Authorization header, of the scheme Bearer"
             )
-        needed = READ if scope["method"] in READING else WRITE
-        if needed not in caller.scopes:
-            raise ServiceError("forbidden", f"This token lacks the scope {needed!r}")
+        return caller
+
+    async def _signed_in(self, scope: Scope) -> Caller:
+        """Pages know a caller by a cookie, and nothing else does: no other site can make a browser use the API."""
+        cookie = read_cookie(scope)
+        caller = await self._backend.signed_in(cookie) if cookie is not None else None
+        if caller is None:
+            raise ServiceError("unauthenticated", "Sign in to see this page")
         return caller
 
     async def _check_rate(self, caller: Caller, scope: Scope) -> None:
@@ -106,9 +123,8 @@ class Gate:
         if wait_s:
             raise ServiceError("rate_limited", "Too many requests: slow down", retry_after_s=wait_s)
 
-    async def _with_body(self, scope: Scope, receive: Receive) -> Receive:
+    async def _with_body(self, scope: Scope, receive: Receive, limit: int) -> Receive:
         """Read the body, and return a `receive` that gives it again, once."""
-        limit = self._settings.max_body_bytes
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:
             raise _too_large(limit)

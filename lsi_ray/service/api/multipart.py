@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
 from fastapi import Request
@@ -44,7 +44,8 @@ class _Part:
 class _Form:
     """Feed it bytes; it fills `events`: the file's begin (`_Part`), its pieces (bytes), and its end (None)."""
 
-    def __init__(self, boundary: bytes) -> None:
+    def __init__(self, boundary: bytes, names: frozenset[str]) -> None:
+        self._names = names
         self.events: deque[_Part | bytes | None] = deque()
         self.fields: dict[str, str] = {}
         self.ended = False
@@ -104,7 +105,7 @@ class _Form:
             raise _bad("a part of the form has no name")
         if self._parts > MAX_PARTS or self._files > 1:
             raise _bad("send one file and its fields")
-        if not self._part.is_file and self._part.name not in FIELDS:
+        if not self._part.is_file and self._part.name not in self._names:
             raise ServiceError("unknown_field", f"{self._part.name[:64]}: there is no such field")
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
@@ -130,13 +131,20 @@ class _Form:
 
 async def read_upload(request: Request, settings: ApiSettings) -> Upload:
     """Reads up to where the file begins. Raises ServiceError."""
+    return (await read_form_upload(request, settings, frozenset()))[0]
+
+
+async def read_form_upload(
+    request: Request, settings: ApiSettings, names: frozenset[str]
+) -> tuple[Upload, Mapping[str, str]]:
+    """The same of a form with fields beside those of the Files API; those before the file are there at once."""
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise ServiceError("unsupported_media_type", "Send multipart/form-data with the fields purpose and file")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > settings.max_file_bytes + _FORM_BYTES:
         raise _too_large(settings.max_file_bytes)
-    form = _Form(options[b"boundary"])
+    form = _Form(options[b"boundary"], FIELDS | names)
     source = _pieces(request, settings.body_timeout_s)
     async for data in source:
         form.feed(data)
@@ -149,7 +157,7 @@ async def read_upload(request: Request, settings: ApiSettings) -> Upload:
     _check_purpose(form.fields.get("purpose", "batch"))
     upload = Upload(_clean(head.filename), _empty())
     upload.chunks = _file(form, source, upload, settings.max_file_bytes)
-    return upload
+    return upload, form.fields
 
 
 async def _file(form: _Form, source: AsyncIterator[bytes], upload: Upload, max_bytes: int) -> AsyncIterator[bytes]:

@@ -47,6 +47,8 @@ class ApiSettings(_Section):
     """Patterns such as `*.s3.eu-central-1.amazonaws.com`, one of which the host of a URL must match; empty: any."""
     repeat_within: str = "2m"
     """The same body of the same caller within this time, without an Idempotency-Key, is the same batch."""
+    sign_in_for: str = "12h"
+    """How long the web page knows a browser before it asks for the token again."""
     rates: Rates = Rates()
     max_concurrent: int = Field(default=64, ge=1)
     """Requests of one caller at once, for each Serve replica; uploads and results count for as long as they stream."""
@@ -56,7 +58,7 @@ class ApiSettings(_Section):
     body_timeout_s: float = Field(default=20.0, gt=0)
     """A client must bring its body (uploads: their next piece, and 1 KiB/s from then on) within this time."""
 
-    @field_validator("min_window", "max_window", "repeat_within")
+    @field_validator("min_window", "max_window", "repeat_within", "sign_in_for")
     @classmethod
     def _is_window(cls, text: str) -> str:
         parse_window(text)
@@ -71,6 +73,10 @@ class ApiSettings(_Section):
     @property
     def repeat_within_s(self) -> float:
         return parse_window(self.repeat_within)
+
+    @property
+    def sign_in_s(self) -> float:
+        return parse_window(self.sign_in_for)
 
     @property
     def url_policy(self) -> UrlPolicy:

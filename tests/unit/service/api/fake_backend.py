@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lsi_ray.ledger.service_records import Moment, SignIn, Token
 from lsi_ray.ledger.states import BatchStatus
 from lsi_ray.service.api.rates import RateLimiter
 from lsi_ray.service.backend import (
@@ -26,6 +27,7 @@ from lsi_ray.service.backend import (
     Upload,
     WriteKind,
 )
+from lsi_ray.service.page_views import ClusterView, SampleRow
 
 MODEL = "Qwen/Qwen2.5-VL-32B-Instruct"
 ALICE, BOB, READER = "lsi-alice-token", "lsi-bob-token", "lsi-reader-token"
@@ -50,6 +52,12 @@ class FakeBackend:
     chunk_sizes: list[int] = field(default_factory=list)
     limiter: RateLimiter | None = None
 
+    sign_ins: dict[str, Caller] = field(default_factory=dict)
+    moments: dict[str, tuple[Moment, ...]] = field(default_factory=dict)
+    samples: dict[str, tuple[SampleRow, ...]] = field(default_factory=dict)
+    thumbnails: dict[tuple[str, int, int], bytes] = field(default_factory=dict)
+    cluster_view: ClusterView = field(default_factory=lambda: ClusterView((), 0.0, ()))
+
     def __post_init__(self) -> None:
         self._repeats: dict[tuple[str, str], tuple[str, Repeat, float]] = {}
         self._ids = itertools.count(1)
@@ -67,6 +75,42 @@ class FakeBackend:
 
     async def models(self) -> tuple[ModelView, ...]:
         return (ModelView(MODEL, "Qwen2.5 VL 32B", 1.7e9, size="32B"), ModelView("old", "Old", 1.6e9, retired_at=1.7e9))
+
+    async def sign_in(self, token: str) -> SignIn | None:
+        caller = CALLERS.get(token)
+        if caller is None:
+            return None
+        text = f"cookie-of-{caller.name.replace(', ', '-')}-{next(self._ids):012}"
+        self.sign_ins[text] = caller
+        record = Token("id", caller.id, caller.name, tuple(caller.scopes), self.clock(), None, None)
+        return SignIn(text, record, self.clock() + 43_200)
+
+    async def signed_in(self, text: str) -> Caller | None:
+        return self.sign_ins.get(text)
+
+    async def sign_out(self, text: str) -> None:
+        self.sign_ins.pop(text, None)
+
+    # -- the page
+
+    async def pace(self, caller: Caller, batch_id: str) -> tuple[Moment, ...]:
+        await self.get(caller, batch_id)
+        return self.moments.get(batch_id, ())
+
+    async def sample(self, caller: Caller, batch_id: str, most: int) -> tuple[SampleRow, ...]:
+        view = await self.get(caller, batch_id)
+        if view.status.terminal:
+            raise ServiceError("results_gone", f"{batch_id} has ended")
+        return self.samples.get(batch_id, ())[:most]
+
+    async def thumbnail(self, caller: Caller, batch_id: str, position: int, number: int) -> bytes:
+        await self.get(caller, batch_id)
+        if (batch_id, position, number) not in self.thumbnails:
+            raise ServiceError("not_found", "no such picture")
+        return self.thumbnails[batch_id, position, number]
+
+    async def cluster(self) -> ClusterView:
+        return self.cluster_view
 
     # -- batches
 
