@@ -112,7 +112,8 @@ def test_a_run_heals_when_its_workers_are_killed(lsi: Lsi, rng: random.Random, r
 
 
 def test_poison_rows_end_alone(lsi: Lsi, ray_head: RayHead) -> None:
-    """One has the kernel kill the replica's process for its memory, one kills its engine: each becomes an error line, the others are answered."""
+    """One ends the replica's process as the kernel does when memory runs out, one kills its engine: each becomes an
+    error line, the others are answered."""
     rows = numbered(96)
     for number, mark in ((20, "[[lsi:oom]]"), (70, "[[lsi:dead]]")):
         rows[number] = chat(f"r{number}", f"question {number} {mark}")
