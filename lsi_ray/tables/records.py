@@ -79,7 +79,7 @@ def _images(folder: Path) -> Iterator[Record]:
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    with pq.ParquetFile(path, memory_map=True) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # else it keeps all that it has read
         for batch in file.iter_batches(batch_size=_BATCH_ROWS):
             yield from batch.to_pylist()
 
