@@ -86,7 +86,7 @@ class ServiceActor(ServiceLedger):
         self._ended_rows = EndedRows(self, self._work_dir, deployment)
         admission = deployment.settings.admission
         self._kept = KeptUrls(work, deployment.settings.keep.retry_s, time.time)
-        self._capacity = Capacity(self, admission, self._work, time.time)
+        self._capacity = Capacity(self, admission, self._work, time.time, self._most_replicas)
         self._files_desk = FileDesk(self, work, admission.max_file_bytes_per_caller)
         self._desk = Desk(
             self,
@@ -171,6 +171,10 @@ class ServiceActor(ServiceLedger):
     def lease(self, session: int, max_rows: int, max_outstanding_rows: int, *, request: int = 0) -> LeaseAnswer:
         """As the ledger's, but a stream without work waits for some as long as its engines are to stay."""
         model = self._model_of(session)
+        if self._supervisor is not None:
+            if self._supervisor.yields(model):
+                return LeaseAnswer((), "idle")
+            max_outstanding_rows = self._supervisor.outstanding(model, max_outstanding_rows)
         answer = super().lease(session, max_rows, max_outstanding_rows, request=request)
         if self._supervisor is None:
             return answer if answer.leases else LeaseAnswer((), "wait")
@@ -188,7 +192,8 @@ class ServiceActor(ServiceLedger):
         model = self._model_of(session)
         self._metrics.committed(model, answers, result, time.monotonic() - begun)
         if result.accepted:
-            self._work.answered(model, answers, result, full=self.has_waiting(model))
+            ready = self._replicas.ready(model)
+            self._work.answered(model, answers, result, full=self.has_waiting(model), replicas=ready)
             if self._supervisor is not None:
                 self._supervisor.answered(model)
         if result.batch_finished:
@@ -239,6 +244,7 @@ class ServiceActor(ServiceLedger):
             self._streams,
             self._outbox,
             self._kept,
+            at_hand=self._work,
             clock=time.time,
             ended=self._metrics.ended,
             stream_failed=self._metrics.stream_failed,
@@ -285,8 +291,11 @@ class ServiceActor(ServiceLedger):
             self._supervisor.poke(batch_id)
         self._wake.set()
 
+    def _most_replicas(self, model: str) -> int:
+        return self._supervisor.most_replicas(model) if self._supervisor is not None else 1
+
     def _streaming(self) -> frozenset[str]:
-        return self._streams.running() if self._streams is not None else frozenset()
+        return frozenset(self._streams.running()) if self._streams is not None else frozenset()
 
     def _model_state(self, model: str) -> ModelState:
         supervisor = self._supervisor

@@ -93,11 +93,19 @@ def eta(one: Claim, others: Iterable[Claim], meter: Meter, start_s: float, now: 
 
 
 def admit(
-    one: Claim, others: Sequence[Claim], meter: Meter, *, safety: float, now: float, since: float | None = None
+    one: Claim,
+    others: Sequence[Claim],
+    meter: Meter,
+    *,
+    safety: float,
+    now: float,
+    since: float | None = None,
+    replicas: int = 1,
 ) -> None:
     """Raises ServiceError `no_capacity` when the measured capacity does not do the work before the deadline, or not
-    that of batches accepted before. `since`: when the window that would do is to begin; now by default."""
-    capacity = meter.capacity()
+    that of batches accepted before. `since`: when the window that would do is to begin; now by default. `replicas`: as
+    many as there may be; the speed of one was measured."""
+    capacity = max(replicas * (meter.replica() or 0.0), meter.capacity() or 0.0)
     if not capacity or one.deadline is None:
         return
     speed = capacity / safety

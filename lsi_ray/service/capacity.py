@@ -22,9 +22,17 @@ from lsi_ray.service.models_state import Work
 
 
 class Capacity:
+    """`most`: replicas that a model may grow to."""
+
     def __init__(
-        self, ledger: ServiceLedger, settings: AdmissionSettings, at_hand: Work, clock: Callable[[], float]
+        self,
+        ledger: ServiceLedger,
+        settings: AdmissionSettings,
+        at_hand: Work,
+        clock: Callable[[], float],
+        most: Callable[[str], int] = lambda _: 1,
     ) -> None:
+        self._most = most
         self._ledger = ledger
         self._settings = settings
         self._at_hand = at_hand
@@ -67,8 +75,9 @@ class Capacity:
 
     def _check(self, model: str, one: Claim, *, since: float | None = None) -> tuple[str, ...]:
         others, meter = self._at_hand.claims(model, fresh=True), self._at_hand.meter(model)
+        how = {"safety": self._settings.safety, "now": self._clock()}
         try:
-            admit(one, others, meter, safety=self._settings.safety, now=self._clock(), since=since)
+            admit(one, others, meter, **how, since=since, replicas=self._most(model))
         except ServiceError as error:
             if self._settings.refuse:
                 raise

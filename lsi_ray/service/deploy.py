@@ -62,11 +62,25 @@ class Keeping(_Section):
     """How long the URLs of a batch that has ended are kept for a retry; nothing else of it is. 0: not at all."""
 
 
+class GpuSettings(_Section):
+    """What Ray does not know of a cluster that grows. By default its autoscaler's configuration tells the most, and
+    where there is none, the GPUs that are there are all there ever are."""
+
+    most: int | None = Field(default=None, ge=0)
+    """Never ask for more."""
+    paid: int | None = Field(default=None, ge=0)
+    """So many are there whether used or not (reserved, the least workers of the cluster file): what has work uses them
+    without a deadline's need. Default: none where the cluster grows, else all."""
+    node_start_s: float = Field(default=240.0, ge=0)
+    """Until a node that is asked for can start an engine."""
+
+
 class Deploy(_Section):
     models: tuple[ModelSettings, ...] = Field(min_length=1)
     api: ApiSettings = ApiSettings()
     admission: AdmissionSettings = AdmissionSettings()
     keep: Keeping = Keeping()
+    gpus: GpuSettings = GpuSettings()
     intakes: int = Field(default=3, ge=1)
     """Batches fetched and validated at once, in processes of their own; one caller's take all but one at most."""
     deliveries: int = Field(default=3, ge=1)

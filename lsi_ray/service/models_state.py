@@ -25,7 +25,7 @@ from lsi_ray.service.speed import Measured, Meter
 from lsi_ray.stream.ports import SILENT_S, Replica, ReplicaState
 
 _CLAIMS_S = 2.0
-_START_S = 60.0
+START_S = 60.0
 
 
 class Replicas:
@@ -127,13 +127,14 @@ class Work:
     def batch_meter(self, batch_id: str) -> Meter:
         return self._batches.setdefault(batch_id, Meter())
 
-    def answered(self, model: str, answers: Answers, result: CommitResult, *, full: bool) -> None:
-        """`full`: rows of the model were waiting. Of rows that were not all taken, the tokens are counted in part."""
+    def answered(self, model: str, answers: Answers, result: CommitResult, *, full: bool, replicas: int = 1) -> None:
+        """`full`: rows of the model were waiting; `replicas`: that were ready. Of rows that were not all taken, the
+        tokens are counted in part."""
         part = result.accepted / max(len(answers.positions), 1)
         completion = int(sum(answers.completion_tokens) * part)
         tokens = int(sum(answers.prompt_tokens) * part) + completion
         for meter in (self.meter(model), self.batch_meter(answers.batch_id)):
-            meter.add(result.accepted, tokens, self._clock(), completion=completion, full=full)
+            meter.add(result.accepted, tokens, self._clock(), completion=completion, full=full, replicas=replicas)
 
     def forget(self, batch_id: str) -> None:
         self._batches.pop(batch_id, None)
@@ -184,17 +185,17 @@ def model_state(
     """`served`: by this deployment; the one that accepted the batch may have been another. `short_of_gpus`: as far as
     the cluster has any, others hold them, whoever they are."""
     if not served:
-        return ModelState(meter, _START_S, Waiting("model_not_served", f"{model} is not served here any more"))
+        return ModelState(meter, START_S, Waiting("model_not_served", f"{model} is not served here any more"))
     if disk_full:
         return ModelState(meter, 0.0, Waiting(NO_SPACE, "the disk of the service is full"))
     if replicas.ready(model):
         return ModelState(meter, 0.0, None)
     if no_room:
-        return ModelState(meter, _START_S, Waiting("no_capacity", "waits for GPUs that other models hold"))
+        return ModelState(meter, START_S, Waiting("no_capacity", "waits for GPUs that other models hold"))
     said = [replica.detail for replica in replicas.of(model) if replica.state == "failed"]
     if failure or said:
-        return ModelState(meter, _START_S, Waiting("engine_failed", said[-1] if said else failure or ""))
+        return ModelState(meter, START_S, Waiting("engine_failed", said[-1] if said else failure or ""))
     if streaming and short_of_gpus and not replicas.of(model):
-        return ModelState(meter, _START_S, Waiting("model_loading", "waits for GPUs: the cluster has none free"))
+        return ModelState(meter, START_S, Waiting("model_loading", "waits for GPUs: the cluster has none free"))
     what = "the engine is loading" if streaming else "the engine is being started"
-    return ModelState(meter, _START_S, Waiting("model_loading", what))
+    return ModelState(meter, START_S, Waiting("model_loading", what))

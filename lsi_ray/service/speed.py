@@ -27,8 +27,8 @@ _ROWS_REMEMBERED = 20_000.0
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What is worth keeping of a meter. Speeds in tokens/s, prompt and completion together; `capacity` None: the
-    engines were never full. The sums are of rows whose weight has faded with their age."""
+    """What is worth keeping of a meter. Speeds in tokens/s, prompt and completion together; `capacity` and `replica`,
+    of one engine, are None where the engines were never full. The sums are of rows whose weight fades with age."""
 
     likely: float | None = None
     slow: float | None = None
@@ -36,6 +36,7 @@ class Measured:
     rows: float = 0.0
     tokens: float = 0.0
     completion: float = 0.0
+    replica: float | None = None
 
 
 @dataclass(slots=True)
@@ -44,6 +45,7 @@ class _Bin:
 
     number: int
     full: bool
+    replicas: int
     rows: int = 0
     tokens: int = 0
 
@@ -58,12 +60,15 @@ class Meter:
         self._mutex = threading.Lock()
         self._rows, self._tokens, self._completion = self._known.rows, self._known.tokens, self._known.completion
 
-    def add(self, rows: int, tokens: int, now: float, *, completion: int = 0, full: bool = False) -> None:
-        """Rows that have ended; `tokens` are all of theirs. `full`: others were waiting."""
+    def add(
+        self, rows: int, tokens: int, now: float, *, completion: int = 0, full: bool = False, replicas: int = 1
+    ) -> None:
+        """Rows that have ended; `tokens` are all of theirs. `full`: others were waiting. `replicas`: ready ones."""
         with self._mutex:
-            self._open_bin(int(now // BIN_S), full)
+            self._open_bin(int(now // BIN_S), full, max(replicas, 1))
             bin_ = self._bins[-1]
             bin_.full &= full
+            bin_.replicas = max(bin_.replicas, replicas)
             bin_.rows += rows
             bin_.tokens += tokens
             fade = 0.5 if self._rows > _ROWS_REMEMBERED else 1.0
@@ -106,6 +111,13 @@ class Meter:
         bins = [one for one in self._whole() if one.full]
         return _rate(bins) if len(bins) >= _ENOUGH else self._known.capacity
 
+    def replica(self) -> float | None:
+        """Tokens/s of one engine among as many as there were; None as for `capacity`."""
+        bins = [one for one in self._whole() if one.full]
+        if len(bins) < _ENOUGH:
+            return self._known.replica
+        return sum(one.tokens for one in bins) / (BIN_S * sum(one.replicas for one in bins)) or None
+
     def tokens_per_row(self) -> float | None:
         return self._tokens / self._rows if self._rows else None
 
@@ -114,14 +126,15 @@ class Meter:
 
     def measured(self) -> Measured:
         """For a meter after a restart."""
-        return Measured(self.likely(), self.slow(), self.capacity(), self._rows, self._tokens, self._completion)
+        sums = self._rows, self._tokens, self._completion
+        return Measured(self.likely(), self.slow(), self.capacity(), *sums, self.replica())
 
-    def _open_bin(self, number: int, full: bool) -> None:
+    def _open_bin(self, number: int, full: bool, replicas: int) -> None:
         """The bin of now, and those since the last rows, unless there was a pause."""
         last = self._bins[-1].number if self._bins else number - 1
         first = number if self._paused else last + 1
         self._paused = False
-        self._bins.extend(_Bin(one, full) for one in range(max(first, last + 1, number - _BINS), number + 1))
+        self._bins.extend(_Bin(one, full, replicas) for one in range(max(first, last + 1, number - _BINS), number + 1))
 
     def _whole(self) -> list[_Bin]:
         """Without the first, which may have begun half way, and the last, which may be running."""

@@ -18,17 +18,20 @@ from lsi_ray.config import Config
 from lsi_ray.errors import LsiError
 from lsi_ray.service.deploy import Deployment
 from lsi_ray.service.names import NAMESPACE, STREAM_PREFIX, stream_name
+from lsi_ray.service.sizing import Gpus
 from lsi_ray.service.supervisor import StreamEnd
 from lsi_ray.stream.build import build_stream
-from lsi_ray.stream.cluster import quiet
+from lsi_ray.stream.cluster import gpus_at_most, quiet
 from lsi_ray.stream.ledger_actor import RemoteLedger, this_node
 from lsi_ray.stream.logs import log_lines
 from lsi_ray.stream.lost import SESSION_OVER
 from lsi_ray.stream.ports import Replica, ReplicaState
+from lsi_ray.stream.resize import Wanted
 
 log = logging.getLogger(__name__)
 
 _MESSAGE_CHARS = 500
+_ADOPT_S = 10.0
 
 
 class ModelLedger(RemoteLedger):
@@ -52,18 +55,28 @@ class ModelLedger(RemoteLedger):
 class StreamDriver:
     """One execution of a model's stream, from `start` until its source has ended or it breaks."""
 
-    def __init__(self, config: Config, work: Path, ledger: RemoteLedger, shard_sizes: tuple[int, int]) -> None:
+    def __init__(
+        self, config: Config, work: Path, ledger: RemoteLedger, shard_sizes: tuple[int, int], replicas: int
+    ) -> None:
         quiet()
         log_lines()
         self._config = config
         self._work = work
         self._ledger = ledger
         self._shard_sizes = shard_sizes
+        self._wanted = Wanted(replicas)
         self._ended = threading.Event()
         self._end = StreamEnd(config.model)
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="stream", daemon=True).start()
+
+    def resize(self, replicas: int) -> None:
+        self._wanted.replicas = replicas
+
+    def replicas(self) -> int:
+        """That it was asked for last."""
+        return self._wanted.replicas
 
     def wait(self) -> StreamEnd:
         self._ended.wait()
@@ -76,6 +89,7 @@ class StreamDriver:
             session = self._ledger.open_session(model)
             smallest, largest = self._shard_sizes
             stream = build_stream(self._config, self._work, self._ledger, session, smallest, largest)
+            self._wanted.follow(stream, self._config)
             for _ in stream.iter_internal_ref_bundles():
                 pass
         except (RayError, LsiError) as error:
@@ -96,13 +110,14 @@ class RayStreams:
         self._service = service
         self._waits: dict[str, Any] = {}
         self._actors: dict[str, Any] = {}
+        self._replicas: dict[str, int] = {}
         for model in deployment.models:
             self._adopt(model)
 
-    def running(self) -> frozenset[str]:
-        return frozenset(self._waits)
+    def running(self) -> dict[str, int]:
+        return dict(self._replicas)
 
-    def start(self, model: str) -> None:
+    def start(self, model: str, replicas: int) -> None:
         served = self._deployment.models[model]
         driver = ray.remote(StreamDriver).options(
             name=stream_name(model),
@@ -114,9 +129,13 @@ class RayStreams:
             scheduling_strategy=this_node(),
         )
         ledger = ModelLedger(self._service, model)
-        actor = driver.remote(served.config, self._work, ledger, served.shard_sizes)
+        actor = driver.remote(served.config, self._work, ledger, served.shard_sizes, replicas)
         actor.start.remote()
-        self._hold(model, actor)
+        self._hold(model, actor, replicas)
+
+    def resize(self, model: str, replicas: int) -> None:
+        self._actors[model].resize.remote(replicas)
+        self._replicas[model] = replicas
 
     def ended(self) -> list[StreamEnd]:
         if not self._waits:
@@ -124,10 +143,15 @@ class RayStreams:
         ready, _ = ray.wait(list(self._waits.values()), num_returns=len(self._waits), timeout=0)
         return [self._take(model) for model, wait in list(self._waits.items()) if wait in ready]
 
-    def has_room(self, model: str) -> bool:
-        """Only other streams are in the way: what the cluster has no GPUs for yet makes its autoscaler bring some."""
-        least, taken = self._least_gpus(model), sum(self._least_gpus(other) for other in self._waits)
-        return not least or not taken or taken + least <= _gpus(ray.cluster_resources())
+    def gpus(self) -> Gpus:
+        """Without an autoscaler's word, one that is not known of may still bring the GPUs of the first stream."""
+        settings, there = self._deployment.settings.gpus, _gpus(ray.cluster_resources())
+        grown = gpus_at_most()
+        most = settings.most if settings.most is not None else max(there, grown or 0)
+        if grown is None and settings.most is None:
+            most = max([there, *(self._least_gpus(model) for model in self._deployment.models)])
+        paid = settings.paid if settings.paid is not None else 0 if most > there else there
+        return Gpus(min(paid, most), most)
 
     def short_of_gpus(self) -> frozenset[str]:
         """Models whose stream runs, and could not start one more engine now."""
@@ -145,16 +169,22 @@ class RayStreams:
     def _adopt(self, model: str) -> None:
         """A stream that was running before the service's actor was restarted."""
         try:
-            self._hold(model, ray.get_actor(stream_name(model), namespace=NAMESPACE))
+            actor = ray.get_actor(stream_name(model), namespace=NAMESPACE)
+            replicas = ray.get(actor.replicas.remote(), timeout=_ADOPT_S)
         except ValueError:
             return
+        except (RayError, TimeoutError):  # it is ending, or of an older release
+            replicas = self._deployment.config(model).replicas.min
+        self._hold(model, actor, replicas)
 
-    def _hold(self, model: str, actor: Any) -> None:
+    def _hold(self, model: str, actor: Any, replicas: int) -> None:
         self._actors[model] = actor
+        self._replicas[model] = replicas
         self._waits[model] = actor.wait.remote()
 
     def _take(self, model: str) -> StreamEnd:
         wait, actor = self._waits.pop(model), self._actors.pop(model)
+        del self._replicas[model]
         try:
             end: StreamEnd = ray.get(wait)
         except RayError as error:

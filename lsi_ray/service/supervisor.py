@@ -13,8 +13,9 @@ forget: what runs, when something may be tried again, and since when a stream is
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -30,8 +31,11 @@ from lsi_ray.service.backend import NO_SPACE
 from lsi_ray.service.deploy import Deployment
 from lsi_ray.service.file_store import FileStore
 from lsi_ray.service.kept_urls import KeptUrls
+from lsi_ray.service.models_state import Work
 from lsi_ray.service.private import Private
 from lsi_ray.service.retry_times import RetryTimes
+from lsi_ray.service.sizer import Sizer
+from lsi_ray.service.sizing import Gpus
 from lsi_ray.service.webhooks import Outbox
 
 log = logging.getLogger(__name__)
@@ -71,12 +75,14 @@ class Workers(Protocol):
 
 
 class Streams(Protocol):
-    def start(self, model: str) -> None: ...
-    def running(self) -> frozenset[str]: ...
-    def ended(self) -> list[StreamEnd]: ...
-    def has_room(self, model: str) -> bool:
-        """Whether the cluster holds the model's least replicas beside those that run; if none do, they may come."""
+    def start(self, model: str, replicas: int) -> None: ...
+    def resize(self, model: str, replicas: int) -> None: ...
+    def running(self) -> Mapping[str, int]:
+        """With the replicas that each was asked for last."""
         ...
+
+    def ended(self) -> list[StreamEnd]: ...
+    def gpus(self) -> Gpus: ...
 
 
 class Supervisor:
@@ -90,6 +96,7 @@ class Supervisor:
         outbox: Outbox,
         kept: KeptUrls,
         *,
+        at_hand: Work,
         clock: Callable[[], float],
         ended: Callable[[Batch], None] = lambda _: None,
         stream_failed: Callable[[str], None] = lambda _: None,
@@ -107,7 +114,7 @@ class Supervisor:
         self._clock = clock
         self._retries = RetryTimes(clock)
         self._idle_since: dict[str, float] = {}
-        self._let_go: set[str] = set()
+        self._sizer = Sizer(deployment, at_hand, streams, clock, stays=self._stay)
         self._callers: dict[str, str] = {}
         self._housekeeping_at = 0.0
         self.stream_failures: dict[str, str] = {}
@@ -136,12 +143,31 @@ class Supervisor:
         """Whether a stream without a row to answer keeps its engines. Asked whenever there is none to lease."""
         since = self._idle_since.setdefault(model, self._clock())
         settings = self._deployment.models[model].settings
-        if model in self._let_go:
+        if self.yields(model):
             return False
         return settings.keep_warm or self._clock() - since < settings.idle_timeout_s
 
     def busy(self, model: str) -> None:
         self._idle_since.pop(model, None)
+
+    def yields(self, model: str) -> bool:
+        """Whether its stream is to lease nothing more, so that it ends when its shards do."""
+        return self._sizer.wanted.get(model) == 0
+
+    def most_replicas(self, model: str) -> int:
+        """As far as the cluster may grow, if the other models leave it all."""
+        return self._sizer.most(model)
+
+    def outstanding(self, model: str, most: int) -> int:
+        """Of `most` rows that its most replicas may have leased: as many as those that it has now."""
+        replicas = self._deployment.config(model).replicas
+        return math.ceil(most * self._sizer.wanted.get(model, replicas.max) / replicas.max)
+
+    def _stay(self, model: str, replicas: int) -> int:
+        settings = self._deployment.models[model].settings
+        idle_s = self._clock() - self._idle_since.get(model, self._clock())
+        least = self._deployment.config(model).replicas.min if settings.keep_warm else 0
+        return max(replicas, least) if idle_s < settings.idle_timeout_s else least
 
     def _guarded(self, batch_id: str, act: Callable[[], None]) -> None:
         try:
@@ -257,21 +283,22 @@ class Supervisor:
         for end in self._streams.ended():
             self._stream_ended(end)
         warm = {model for model, served in self._deployment.models.items() if served.settings.keep_warm}
-        without_room = set()
-        for model in sorted((needed | warm) & self._deployment.models.keys()):
-            if model in self._streams.running() or not self._retries.due(("stream", model)):
-                continue
-            if not self._streams.has_room(model):
-                without_room.add(model)
-                continue
-            log.info("starting the stream of %s", model)
-            self._idle_since.pop(model, None)
-            self._streams.start(model)
-        self.no_room = frozenset(without_room)
-        self._make_room()
+        due = {
+            model for model in needed | warm if self._retries.due(("stream", model))
+        } & self._deployment.models.keys()
+        running = self._streams.running()
+        wanted = self._sizer.size(due, needed)
+        for model in sorted(running.keys() & wanted.keys()):
+            if wanted[model] not in (0, running[model]):
+                self._streams.resize(model, wanted[model])
+        for model in sorted(due - running.keys()):
+            if wanted[model]:
+                log.info("starting the stream of %s with %d replicas", model, wanted[model])
+                self._idle_since.pop(model, None)
+                self._streams.start(model, wanted[model])
+        self.no_room = frozenset(model for model in due - running.keys() if not wanted[model])
 
     def _stream_ended(self, end: StreamEnd) -> None:
-        self._let_go.discard(end.model)
         if not end.failure:
             self._retries.forget(("stream", end.model))
             self.stream_failures.pop(end.model, None)
@@ -297,13 +324,6 @@ class Supervisor:
         if model in self.stream_failures:
             self._retries.forget(("stream", model))
             self.stream_failures.pop(model, None)
-
-    def _make_room(self) -> None:
-        """A model that waits for GPUs takes those of a stream that only keeps its engines loaded."""
-        if self.no_room:
-            running = self._streams.running()
-            idle = list(self._idle_since)  # leases change it meanwhile
-            self._let_go |= {model for model in idle if model in running}
 
     # -- housekeeping
 

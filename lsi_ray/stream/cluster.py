@@ -69,6 +69,13 @@ def check_gpus(gpus: int, replicas: int, own: bool) -> None:
         raise ConfigError(f"the config wants {replicas} replica(s) of {gpus} GPU(s); Ray sees {there} here")
 
 
+def gpus_at_most() -> int | None:
+    """That the cluster's autoscaler may bring, by its configuration; None where it has none, or tells none."""
+    from ray._private.state import state
+
+    return (state.get_max_resources_from_cluster_config() or {}).get("GPU")
+
+
 def check_shared(paths: list[Path]) -> None:
     """Raises ConfigError when a node does not see one of `paths`: workers on all nodes read and write them."""
     import ray

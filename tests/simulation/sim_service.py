@@ -22,6 +22,7 @@ from lsi_ray.service.desk import Desk, sweep
 from lsi_ray.service.file_desk import FileDesk
 from lsi_ray.service.kept_urls import KeptUrls
 from lsi_ray.service.models_state import Speeds, Work
+from lsi_ray.service.sizing import Gpus
 from lsi_ray.service.supervisor import Finished, Kind, StreamEnd, Streams, Supervisor, Workers
 from lsi_ray.service.webhooks import Outbox, poster
 from lsi_ray.storage.transfer import DEFAULT_OPTIONS
@@ -131,7 +132,10 @@ class Service(ServiceLedger):
         self._capacity = Capacity(self, settings.admission, self._work, clock)
         self._files_desk = FileDesk(self, work.path, settings.admission.max_file_bytes_per_caller)
         self.supervisor = Supervisor(
-            self, work, served, workers, streams, self.outbox, self._kept, clock=clock, ended=ended
+            *(self, work, served, workers, streams, self.outbox, self._kept),
+            at_hand=self._work,
+            clock=clock,
+            ended=ended,
         )
         self.desk = Desk(
             self,
@@ -197,15 +201,18 @@ class FakeStreams:
         self._held = {model: stream for model, stream in alive.items() if stream.failure is None}
         self._launch = launch
 
-    def start(self, model: str) -> None:
+    def start(self, model: str, replicas: int) -> None:  # noqa: ARG002 - it has a number of its own
         self._held[model] = self._launch(model)
 
-    def running(self) -> frozenset[str]:
-        return frozenset(self._held)
+    def resize(self, model: str, replicas: int) -> None:  # noqa: ARG002
+        return
+
+    def running(self) -> dict[str, int]:
+        return dict.fromkeys(self._held, 1)
+
+    def gpus(self) -> Gpus:
+        return Gpus(0, 0)
 
     def ended(self) -> list[StreamEnd]:
         over = [model for model, stream in self._held.items() if stream.failure is not None]
         return [StreamEnd(model, self._held.pop(model).failure) for model in over]
-
-    def has_room(self, model: str) -> bool:  # noqa: ARG002
-        return True

@@ -27,6 +27,7 @@ from lsi_ray.service.file_store import FileStore, new_file_id
 from lsi_ray.service.intake_job import take_in_batch
 from lsi_ray.service.kept_urls import KeptUrls
 from lsi_ray.service.models_state import Speeds, Work
+from lsi_ray.service.sizing import Gpus
 from lsi_ray.service.supervisor import Finished, StreamEnd, Supervisor
 from lsi_ray.service.webhooks import Outbox
 from lsi_ray.storage.secret_url import SecretUrl
@@ -93,42 +94,47 @@ class InlineWorkers:
 
 
 class FakeStreams:
+    """`up`: the replicas each stream was asked for; `most`: GPUs."""
+
     def __init__(self):
-        self.up = set()
+        self.up = {}
         self.starts = []
         self.ends = []
-        self.room = True
+        self.most = 8
         self.reason = None
 
-    def start(self, model):
-        self.up.add(model)
+    def start(self, model, replicas):
+        self.up[model] = replicas
         self.starts.append(model)
 
+    def resize(self, model, replicas):
+        self.up[model] = replicas
+
     def running(self):
-        return frozenset(self.up)
+        return dict(self.up)
+
+    def gpus(self):
+        return Gpus(0, self.most)
 
     def ended(self):
         ends, self.ends = self.ends, []
         return ends
 
-    def has_room(self, model):  # noqa: ARG002
-        return self.room
-
     def end(self, model, failure=""):
-        self.up.discard(model)
+        self.up.pop(model, None)
         self.ends.append(StreamEnd(model, failure))
 
 
 class House:
     """The whole service, less HTTP and Ray."""
 
-    def __init__(self, folder, models=(MODEL,), **settings):
+    def __init__(self, folder, models=(MODEL,), gpus=0, replicas=1, **settings):
         self.folder = folder
         self.clock = FakeClock()
         self.work = WorkDir(folder / "work").create()
-        engine = {"type": "simulated"}
+        config = {"engine": {"type": "simulated", "gpus": gpus}, "replicas": {"min": 1, "max": replicas}}
         served = {
-            name: Served(parse_config({"model": name, "engine": engine}, source=name), ModelSettings(config=Path("x")))
+            name: Served(parse_config({"model": name, **config}, source=name), ModelSettings(config=Path("x")))
             for name in models
         }
         api = {"url_schemes": "http", "url_private": True}
@@ -144,13 +150,14 @@ class House:
             self.work.path / "webhooks", lambda *post: self.posted.append(post), give_up_s=1000, clock=self.clock
         )
         self.kept = KeptUrls(self.work.path, self.deployment.settings.keep.retry_s, self.clock)
+        self.at_hand = Work(self.ledger, Speeds(self.work.path, self.deployment.models), self.clock)
         self.supervisor = Supervisor(
             *(self.ledger, self.work, self.deployment, self.workers, self.streams, self.outbox, self.kept),
+            at_hand=self.at_hand,
             clock=self.clock,
         )
-        self.at_hand = Work(self.ledger, Speeds(self.work.path, self.deployment.models), self.clock)
         admission = self.deployment.settings.admission
-        self.capacity = Capacity(self.ledger, admission, self.at_hand, self.clock)
+        self.capacity = Capacity(self.ledger, admission, self.at_hand, self.clock, self.supervisor.most_replicas)
         self.ledger.weigh = self.capacity.weigh
         self.files = FileDesk(self.ledger, self.work.path, admission.max_file_bytes_per_caller)
         self.desk = Desk(

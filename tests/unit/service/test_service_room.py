@@ -1,7 +1,8 @@
-"""Which streams the GPUs of a cluster let start. Ray is played."""
+"""How many GPUs there are for streams. Ray is played."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from lsi_ray.config import parse_config
 from lsi_ray.service import streams
 from lsi_ray.service.deploy import Deploy, Deployment, ModelSettings, Served
 from lsi_ray.service.models_state import Replicas, model_state
+from lsi_ray.service.sizing import Gpus
 from lsi_ray.service.speed import Meter
 from lsi_ray.service.streams import RayStreams
 
@@ -24,7 +26,7 @@ def served(name, gpus, replicas):
 @pytest.fixture
 def cluster(monkeypatch):
     """`gpus` of it, `free` ones among them."""
-    there = SimpleNamespace(gpus=0, free=0)
+    there = SimpleNamespace(gpus=0, free=0, grown=None)
 
     def no_actor(*_, **__):
         raise ValueError
@@ -32,6 +34,7 @@ def cluster(monkeypatch):
     monkeypatch.setattr(streams.ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": float(there.gpus)})
     monkeypatch.setattr(streams.ray, "available_resources", lambda: {"GPU": float(there.free)} if there.free else {})
     monkeypatch.setattr(streams.ray, "get_actor", no_actor)
+    monkeypatch.setattr(streams, "gpus_at_most", lambda: there.grown)
     return there
 
 
@@ -41,20 +44,22 @@ def some(cluster):  # noqa: ARG001 - is played before they look for theirs
     return RayStreams(Path("work"), Deployment(Deploy.model_validate({"models": [{"config": "x"}]}), models), None)
 
 
-def test_the_first_stream_starts_on_a_cluster_that_has_no_gpu_yet(some):
-    """Its engines' demand is what an autoscaler acts on."""
-    assert some.has_room("pair")
-    some._waits["cpu"] = None
-    assert some.has_room("pair")
+def test_where_nothing_is_said_of_growth_the_gpus_are_those_that_are_there(cluster, some):
+    cluster.gpus = 6
+    assert some.gpus() == Gpus(paid=6, most=6)
 
 
-def test_a_stream_beside_others_needs_gpus_that_are_there(cluster, some):
-    cluster.gpus = 2
-    some._waits["one"] = None
-    assert not some.has_room("pair")
-    assert some.has_room("cpu")
-    cluster.gpus = 3
-    assert some.has_room("pair")
+def test_without_a_gpu_yet_the_first_stream_may_bring_its_own(some):
+    """Its engines' demand is what an autoscaler acts on that Ray does not tell of."""
+    assert some.gpus() == Gpus(paid=0, most=2)
+
+
+def test_an_autoscaler_may_bring_more_and_settings_have_the_last_word(cluster, some):
+    cluster.gpus, cluster.grown = 1, 16
+    assert some.gpus() == Gpus(paid=0, most=16)
+    settings = Deploy.model_validate({"models": [{"config": "x"}], "gpus": {"paid": 1, "most": 8}})
+    limited = RayStreams(Path("work"), replace(some._deployment, settings=settings), None)
+    assert limited.gpus() == Gpus(paid=1, most=8)
 
 
 def test_a_stream_without_a_free_gpu_waits_for_one_and_says_so(cluster, some, folder):

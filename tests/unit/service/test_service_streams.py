@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from service_house import ANN, MODEL, House
+from service_house import ANN, MODEL, House, jobs
 
 
 def running(house, caller=ANN):
@@ -71,38 +71,82 @@ def test_a_stream_that_ended_idle_comes_back_with_work(house):
 
 @pytest.fixture
 def two(folder):
-    house = House(folder, models=("a", "b"))
+    """Two models with replicas of a GPU each, 1 to 4 of them."""
+    house = House(folder, models=("a", "b"), gpus=1, replicas=4)
+    house.streams.most = 1
     yield house
     house.ledger.close()
 
 
-def test_a_model_without_room_takes_that_of_an_idle_one(two):
-    from service_house import jobs
+def submitted(house, model, rows=1, **how):
+    batch_id = house.submit(input_file_id=house.upload(jobs(rows, model=model)), **how)
+    house.tick()
+    return batch_id
 
-    first = two.submit(input_file_id=two.upload(jobs(1, model="a")))
-    two.tick()
-    two.answer(first)
+
+def measure(house, model, tokens_per_s, seconds=60):
+    """As if one replica had been busy for so long."""
+    meter = house.at_hand.meter(model)
+    for second in range(seconds):
+        meter.add(1, tokens_per_s, house.clock.now - seconds + second, completion=tokens_per_s, full=True)
+
+
+def test_a_model_without_room_takes_that_of_an_idle_one(two):
+    two.answer(submitted(two, "a"))
     two.tick()
     assert two.supervisor.stays("a")
-    two.streams.room = False
-    two.submit(input_file_id=two.upload(jobs(1, model="b")))
-    two.tick()
-    assert two.supervisor.no_room == {"b"}
+    submitted(two, "b")
+    assert not two.supervisor.no_room
     assert not two.supervisor.stays("a")
     two.streams.end("a")
-    two.streams.room = True
     two.tick()
-    assert two.streams.up == {"b"}
-    assert not two.supervisor.no_room
+    assert two.streams.up == {"b": 1}
 
 
-def test_a_busy_stream_keeps_its_engines(two):
-    from service_house import jobs
-
-    two.submit(input_file_id=two.upload(jobs(1, model="a")))
-    two.tick()
-    two.supervisor.busy("a")
-    two.streams.room = False
-    two.submit(input_file_id=two.upload(jobs(1, model="b")))
-    two.tick()
+def test_a_busy_stream_keeps_its_engines_from_work_that_can_wait(two):
+    measure(two, "a", 100)
+    measure(two, "b", 100)
+    submitted(two, "a", rows=20)
+    submitted(two, "b")
     assert two.supervisor.stays("a")
+    assert not two.supervisor.yields("a")
+    assert two.supervisor.no_room == {"b"}
+
+
+def test_a_busy_stream_leases_no_more_when_another_deadline_presses(two):
+    measure(two, "a", 100)
+    measure(two, "b", 100)
+    submitted(two, "a", rows=20)
+    submitted(two, "b", rows=2000, window_s=3600.0)
+    assert two.supervisor.yields("a")
+    assert two.streams.up["b"] == 1
+    two.streams.end("a")
+    two.tick()
+    assert two.supervisor.no_room == {"a"}
+    two.clock.now += 3700
+    two.tick()
+    two.streams.end("b")
+    two.tick(4, seconds=2.0)
+    assert two.streams.up == {"a": 1}
+
+
+def test_a_deadline_at_risk_brings_replicas_and_they_go_when_it_is_not(two):
+    two.streams.most = 8
+    measure(two, "a", 10)
+    batch_id = submitted(two, "a", rows=1000, window_s=5000.0)
+    assert two.streams.up["a"] == 2
+    assert two.supervisor.outstanding("a", 1000) == 500
+    two.answer(batch_id, set(range(900)))
+    two.tick(2, seconds=6.0)
+    assert two.streams.up["a"] == 1
+
+
+def test_engines_stay_as_long_as_configured(two):
+    two.streams.most = 8
+    measure(two, "a", 10)
+    two.answer(submitted(two, "a", rows=1000, window_s=5000.0))
+    two.tick(2, seconds=6.0)
+    assert two.streams.up["a"] == 2
+    assert two.supervisor.stays("a")
+    two.tick(2, seconds=601.0)
+    assert not two.supervisor.stays("a")
