@@ -34,8 +34,8 @@ format: setup  ## let ruff format and mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: setup  ## run every script of benchmarks/
-	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+bench: setup  ## measure lsi beside its peers and against its bars (30 minutes on 2 quiet cores; MINUTES=120 for more)
+	@$(BIN)/python benchmarks/all.py --minutes $(or $(MINUTES),30)
 
 chaos: setup  ## faults at length: 10,000 simulated seeds, storms of kill -9 on real Ray (under an hour); a table of results
 	@$(BIN)/python benchmarks/reliability.py

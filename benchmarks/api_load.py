@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ import httpx
 import psutil
 import yaml
 from measure import host
+from measure.result import Line
 
 from lsi_ray.client import Client
 
@@ -76,7 +77,9 @@ def main() -> None:
         with Client(url, token) as client:
             done = sum(client.get(batch_id).done for batch_id in ids)
     result = {
+        "benchmark": "api_load_flood" if options.flood else "api_load",
         "host": before,
+        "lines": [asdict(line) for line in lines(options, polled, flooded)],
         "options": vars(options),
         "submit": submitted,
         "get": latencies(polled),
@@ -84,7 +87,7 @@ def main() -> None:
         "processes": {name: usage(found) for name, found in samples.items() if found},
         "batches_done": done,
     }
-    print(json.dumps({key: value for key, value in result.items() if key != "host"}, indent=2))
+    print(json.dumps({key: value for key, value in result.items() if key not in ("host", "lines")}, indent=2))
     target = Path(__file__).parent / "results" / f"api_load-{time.strftime('%Y%m%d-%H%M%S')}.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(result, indent=2) + "\n")
@@ -294,6 +297,15 @@ def latencies(polled: list[Polled]) -> dict[str, Any]:
             statuses[status] = statuses.get(status, 0) + count
     at = {f"p{q}_ms": round(1000 * seconds[min(len(seconds) - 1, len(seconds) * q // 100)], 1) for q in (50, 90, 99)}
     return {"requests": len(seconds), "statuses": statuses, **at, "worst_ms": round(1000 * seconds[-1], 1)}
+
+
+def lines(options: argparse.Namespace, polled: list[Polled], flooded: dict[str, Any] | None) -> list[Line]:
+    took = latencies(polled)
+    told = f"p50 {took['p50_ms']} ms, p99 {took['p99_ms']} ms, worst {took['worst_ms']} ms of {took['requests']:,}"
+    beside = f", beside {options.flood:,} POSTs of another caller" if flooded else ""
+    return [
+        Line(f"a GET of the service with {options.batches} batches queued and {options.clients} clients{beside}", told)
+    ]
 
 
 def usage(samples: list[Sample]) -> dict[str, Any]:

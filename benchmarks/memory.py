@@ -2,8 +2,9 @@
 
     python benchmarks/memory.py [--gb 2] [--gz]
 
-Prints, for each process of the run, the private memory (USS) when it had settled, the most it reached, and the growth
-between; writes JSON to benchmarks/results/. The bar: driver and workers each grow by less than 300 MB.
+For each process of the run: the private memory (USS) when it had settled, the most it reached, and the growth between.
+The bar: driver and workers each grow by less than 300 MB. What rows cost, control_plane.py says. Results go to
+benchmarks/results/ as JSON.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import secrets
 import subprocess
 import sys
 import tempfile
@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import psutil
+from measure import host
+from measure.result import RESULTS, Line, conclude
 
 from lsi_ray.archive.tar_writer import TarWriter, open_gzip
 
 FILE_BYTES = 2_000_000
+BAR_MB = 300
 SETTLED_S = 4.0  # a process imports first; growth counts from then on
 
 
@@ -94,23 +97,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gb", type=float, default=2.0)
     parser.add_argument("--gz", action="store_true", help="a .tar.gz, decompressed on the way in")
-    parser.add_argument("--output", type=Path, help="where the JSON goes; default: benchmarks/results/")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    described = host.describe()
     with tempfile.TemporaryDirectory(prefix="lsi-memory-") as name:
         folder = Path(name)
         archive = folder / ("in.tar.gz" if options.gz else "in.tar")
         rows = write_archive(archive, int(options.gb * 1e9))
         worst = measure(archive, folder)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    result = {"archive": archive.name, "gb": options.gb, "rows": rows, "commit": commit, "mb": worst}
-    target = options.output or Path(__file__).parent / "results" / f"memory-{archive.name}-{secrets.token_hex(3)}.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(result, indent=2) + "\n")
-    for process, mb in sorted(worst.items(), key=lambda item: -item[1]["growth_mb"]):
-        print(
-            f"{process:40} settled {mb['settled_mb']:7.1f}  peak {mb['peak_mb']:7.1f}  grew {mb['growth_mb']:7.1f} MB"
-        )
-    print(target)
+    what = f"a {options.gb:g} GB {'.tar.gz' if options.gz else '.tar'} of {rows:,} files, memory of"
+    lines = [
+        Line(f"{what} {process}", _told(mb), f"grows under {BAR_MB} MB", mb["growth_mb"] < BAR_MB)
+        for process, mb in sorted(worst.items(), key=lambda item: -item[1]["growth_mb"])[:3]
+    ]
+    name = "memory-gz" if options.gz else "memory"
+    detail = {"gb": options.gb, "rows": rows, "mb": worst}
+    raise SystemExit(0 if conclude(name, lines, detail, described, options.results) else 1)
+
+
+def _told(mb: dict[str, float]) -> str:
+    return f"grew {mb['growth_mb']:.0f} MB, from {mb['settled_mb']:.0f} to {mb['peak_mb']:.0f} MB"
 
 
 if __name__ == "__main__":

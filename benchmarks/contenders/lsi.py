@@ -1,16 +1,19 @@
-"""`lsi run`, unmodified, with a look at its segments before delivery erases them.
+"""`lsi run`, with a look at its segments before delivery erases them.
 
 A row counts as answered when the segment that holds it is on disk: so it counts 64 rows at a time, and durable ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from contenders.task import Answers, Task
 from lsi_ray.cli import run
 from lsi_ray.ledger.segments import read_segment
+from lsi_ray.stream import cluster
 
 
 def main(task: Task) -> int:
@@ -26,6 +29,7 @@ def main(task: Task) -> int:
         return deliver(batch_id, target, folder, ledger, *rest)
 
     module.deliver = spying
+    hold_rows()
     out = Path(task.out)
     code = run.run_command(
         run.RunOptions(
@@ -41,6 +45,24 @@ def main(task: Task) -> int:
     )
     task.answered(sorted(answers))
     return code
+
+
+def hold_rows() -> None:
+    """Its ledger becomes the gated one: once Ray is up, as `lsi run` sets Ray's environment before it imports it."""
+    module: Any = cluster
+    start = module.cluster
+
+    @contextmanager
+    def started(*args: Any, **kwargs: Any) -> Iterator[bool]:
+        with start(*args, **kwargs) as own:
+            from contenders.gated_ledger import GatedLedger
+            from lsi_ray.stream import ledger_actor
+
+            actor: Any = ledger_actor
+            actor.LedgerActor = GatedLedger
+            yield own
+
+    module.cluster = started
 
 
 if __name__ == "__main__":

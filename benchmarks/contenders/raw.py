@@ -1,8 +1,13 @@
-"""The limit: `AsyncLLM.generate`, fed with everything already rendered, decoded and in memory."""
+"""The limit: `AsyncLLM.generate`, fed with everything already rendered, decoded and in memory.
+
+Token ids in and out, one output a row, no detokenising; first come, first served (lsi's queue by priority costs
+something); what was rendered is out of the garbage collector's sight. Nothing is parsed or written.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import pickle
 import time
 from typing import Any
@@ -22,7 +27,10 @@ async def main(task: Task) -> None:
     work = await _render(task, config)
     from lsi_ray.engine.vllm.imports import AsyncLLM
 
-    llm = AsyncLLM.from_vllm_config(vllm_config(engine), disable_log_stats=True)
+    plain = engine.model_copy(update={"args": {"scheduling_policy": "fcfs", **engine.args}})
+    llm = AsyncLLM.from_vllm_config(vllm_config(plain), disable_log_stats=True)
+    gc.collect()
+    gc.freeze()
     try:
         task.answered(await _generate(llm, work, window=4 * engine.max_num_seqs))
     finally:

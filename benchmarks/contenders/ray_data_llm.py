@@ -1,7 +1,8 @@
 """`ray.data.llm`: the chat pipeline of its documentation, tuned as its authors advise (small batches, many at once).
 
-Workers run at nice 0, as ours do (Ray's default of 15 would only slow it down here). A row counts as answered when it
-leaves the last stage; nothing is written.
+16 rows a batch and twice `max_num_seqs` rows in flight was their best of five settings (ray#52634). Its CPU stages may
+grow to a quarter of the cores each. Workers run at nice 0, as ours do (Ray's default of 15 would only slow it down
+here). A row counts as answered when it leaves the last stage; nothing is written.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from contenders.gate import wait_for_engine
 from contenders.task import Task, peer_arguments
 
 _BATCH_ROWS = 16
@@ -26,11 +28,14 @@ def main(task: Task) -> None:
     import ray
 
     _, engine = task.load()
-    # CPUs are logical: each of its stages has to find a place.
-    ray.init(num_cpus=max(os.cpu_count() or 1, 6), include_dashboard=False, log_to_driver=False)
+    # CPUs are logical: each of its stages has to find a place, while tasks of the first one wait for the engine.
+    ray.init(num_cpus=max(os.cpu_count() or 1, 8), include_dashboard=False, log_to_driver=False)
     processor = _processor(task, engine.args["model"], engine)
     lines = [json.loads(line) for line in Path(task.lines).read_text().splitlines()]
-    rows = [{"messages": one["body"]["messages"], "max_tokens": one["body"]["max_tokens"]} for one in lines]
+    rows = [
+        {"number": number, "messages": one["body"]["messages"], "max_tokens": one["body"]["max_tokens"]}
+        for number, one in enumerate(lines)
+    ]
     dataset = ray.data.from_items(rows, override_num_blocks=math.ceil(len(rows) / _BATCH_ROWS))
     answers = []
     for batch in processor(dataset).iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=4):
@@ -42,13 +47,13 @@ def main(task: Task) -> None:
 def _processor(task: Task, model: str, engine: Any) -> Any:
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-    arguments = {name: value for name, value in peer_arguments(engine).items() if name != "model"}
-    media = any(True for _ in Path(task.media).glob("files/*"))
+    arguments = {name: value for name, value in peer_arguments(task, engine).items() if name != "model"}
+    pool = {"enabled": True, "concurrency": max(1, (os.cpu_count() or 1) // 4)}
     prepare: dict[str, Any] | bool = False
-    if media:
+    if task.has_media:
         arguments["allowed_local_media_path"] = task.media
         prepare = {
-            "enabled": True,
+            **pool,
             "model_config_kwargs": {"allowed_local_media_path": task.media}
             | {name: arguments[name] for name in ("limit_mm_per_prompt", "media_io_kwargs") if name in arguments},
             "chat_template_content_format": "openai",
@@ -60,16 +65,27 @@ def _processor(task: Task, model: str, engine: Any) -> Any:
         max_concurrent_batches=max(8, math.ceil(2 * engine.max_num_seqs / _BATCH_ROWS)),
         concurrency=1,
         prepare_multimodal_stage=prepare,
+        chat_template_stage={**pool, "chat_template_kwargs": engine.chat_template_kwargs or None},
+        tokenize_stage=pool,
+        detokenize_stage=pool,
         log_engine_metrics=False,
         placement_group_config={"bundles": [{"CPU": 1} if engine.device == "cpu" else {"CPU": 1, "GPU": 1}]}
         if engine.gpus <= 1
         else None,
     )
-    return build_processor(settings, preprocess=_preprocess, postprocess=_postprocess)
+    return build_processor(
+        settings,
+        preprocess=_preprocess,
+        postprocess=_postprocess,
+        preprocess_map_kwargs={"concurrency": 2},
+    )
 
 
 def _preprocess(row: dict[str, Any]) -> dict[str, Any]:
-    _find_chat_utils()
+    if row["number"] >= _BATCH_ROWS:
+        wait_for_engine()
+    if not isinstance(row["messages"][-1]["content"], str):
+        _find_chat_utils()
     params = {"max_tokens": int(row["max_tokens"]), "temperature": 0.0, "ignore_eos": True, "detokenize": False}
     return {"messages": row["messages"], "sampling_params": params}
 

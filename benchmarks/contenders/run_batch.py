@@ -31,9 +31,13 @@ def main(task: Task) -> None:
     module.BatchProgressTracker.completed = timed
     output = Path(task.out) / "run_batch.jsonl"
     flags: dict[str, Any] = {"input-file": task.lines, "output-file": str(output), "served-model-name": config.model}
-    flags |= {"allowed-local-media-path": task.media, **peer_arguments(engine)}
+    flags |= {"allowed-local-media-path": task.media, **peer_arguments(task, engine)}
     if engine.tool_call_parser:
         flags |= {"tool-call-parser": engine.tool_call_parser, "enable-auto-tool-choice": True}
+    if engine.reasoning_parser:
+        flags["reasoning-parser"] = engine.reasoning_parser
+    if engine.chat_template_kwargs:
+        flags["default-chat-template-kwargs"] = engine.chat_template_kwargs
     sys.argv = ["run-batch", *_command_line(flags)]
     asyncio.run(module.main(module.parse_args()))
     task.answered(answers[-_good(output) :])

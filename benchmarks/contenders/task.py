@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ class Task:
     out: str
     """A folder for this run."""
 
+    def into(self, out: Path) -> Task:
+        """The same task with its own folder."""
+        return replace(self, out=str(out))
+
+    @property
+    def has_media(self) -> bool:
+        return any(True for _ in Path(self.media).glob("files/*"))
+
     def save(self) -> Path:
         path = Path(self.out) / "task.json"
         path.write_text(json.dumps(asdict(self)))
@@ -47,9 +56,24 @@ class Task:
         (Path(self.out) / "answers.json").write_text(json.dumps(answers))
 
 
-def peer_arguments(engine: VllmEngine) -> dict[str, Any]:
-    """The engine arguments of a peer: ours, without what lsi sets only because it renders in another process."""
+def peer_arguments(task: Task, engine: VllmEngine) -> dict[str, Any]:
+    """The engine arguments of a peer: ours, without what lsi sets only because it renders in another process.
+
+    On many cores media are prepared by several threads, as vLLM advises for vision models; by one, a GPU starves. A
+    peer's processor cache keeps its default of 4 GiB, which serves I3; its vision encoder is data parallel, as ours.
+    """
     arguments = {"enable_prefix_caching": True, "disable_log_stats": True, **engine.args}
+    if int(engine.args.get("tensor_parallel_size", 1)) > 1:
+        arguments.setdefault("mm_encoder_tp_mode", "data")
+    threads = min(8, (os.cpu_count() or 1) // 4)
+    if task.has_media and threads > 1 and _known("renderer_num_workers"):
+        arguments.setdefault("renderer_num_workers", threads)
     if engine.media_io_kwargs:
         arguments["media_io_kwargs"] = engine.media_io_kwargs
     return arguments
+
+
+def _known(argument: str) -> bool:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    return argument in {field.name for field in fields(AsyncEngineArgs)}

@@ -35,6 +35,12 @@ def describe() -> dict[str, Any]:
     }
 
 
+def hardware(described: dict[str, Any]) -> str:
+    """In a few words: "2 cores", "16 cores, NVIDIA H100 80GB HBM3"."""
+    found = described["hardware"]
+    return ", ".join([f"{found['cores']} cores", *(gpu.split(",")[0] for gpu in found["gpus"])])
+
+
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
     return done.stdout.strip()

@@ -39,6 +39,8 @@ class Seen:
     label: str
     times: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    peak: int = 0
+    """Bytes of its own (resident, less what is shared) at most."""
 
     def spent(self, begin: float, end: float) -> float:
         """CPU seconds between two times, by interpolation."""
@@ -80,6 +82,13 @@ class ProcessTree:
         for seen in self._seen.values():
             spent[seen.label] = spent.get(seen.label, 0.0) + seen.spent(begin, end)
         return {label: value for label, value in sorted(spent.items(), key=lambda item: -item[1]) if value > 0.005}
+
+    def peaks(self) -> dict[str, int]:
+        """Bytes of its own that one process of each kind held at most."""
+        peaks: dict[str, int] = {}
+        for seen in self._seen.values():
+            peaks[seen.label] = max(peaks.get(seen.label, 0), seen.peak)
+        return peaks
 
     def others(self, begin: float, end: float) -> float:
         """CPU seconds that the rest of the machine used between two times: how quiet it was."""
@@ -125,6 +134,7 @@ class ProcessTree:
             elif len(seen.times) % 4 == 0 or seen.label.startswith(_UNSURE):
                 label = self._label(process)  # a worker's title changes with what it runs
                 seen.label = seen.label if label.startswith(_UNSURE) else label
+        seen.peak = max(seen.peak, memory.rss - memory.shared)
         seen.times.append(time.time())
         seen.cpu.append(cpu.user + cpu.system)
         return memory
@@ -132,8 +142,12 @@ class ProcessTree:
     def _label(self, process: psutil.Process) -> str:
         if process == self._root:
             return "driver"
-        command = f"{' '.join(process.cmdline())} {process.name()}"
-        for pattern, label in _LABELS:
-            if match := re.search(pattern, command):
-                return label or match[1]
-        return f"other: {command[:60]}"
+        return label_of(f"{' '.join(process.cmdline())} {process.name()}")
+
+
+def label_of(command: str) -> str:
+    """What a process does, by its title or command line."""
+    for pattern, label in _LABELS:
+        if match := re.search(pattern, command):
+            return label or match[1]
+    return f"other: {command[:60]}"

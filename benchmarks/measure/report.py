@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-_QUIET = 0.1  # cores that others may use: with 1 of 2 cores taken, raw itself went from 56 to 44 rows/s
+QUIET = 0.1  # cores that others may use: with 1 of 2 cores taken, raw itself went from 56 to 44 rows/s
 
 Runs = dict[str, list[dict[str, Any]]]
 """Contender -> one entry per repeat; repeats stand at the same place in each list."""
@@ -21,6 +21,7 @@ _MEDIANS = (
     "engine_start_s",
     "start_s",
     "first_row_s",
+    "tail_s",
     "tail_share",
     "starved_share",
     "cpu_s_per_1000_all",
@@ -57,38 +58,46 @@ def show(title: str, summary: dict[str, dict[str, Any]], console: Console) -> No
         for error in entry["errors"]:
             console.print(f"[red]{name}[/red]: {error}", soft_wrap=True)
     console.print(_table(title, summary))
-    loud = [name for name, entry in summary.items() if entry["runs"] and entry["others_cpu_share"] > _QUIET]
+    loud = [name for name, entry in summary.items() if entry["runs"] and entry["others_cpu_share"] > QUIET]
     if loud:
         console.print(f"not a quiet machine during {', '.join(loud)}: compare CPU seconds, not rows/s", style="yellow")
 
 
 def _table(title: str, summary: dict[str, dict[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left", caption=_CAPTION, caption_justify="left")
-    columns = ("", "rows/s", "of raw", "tokens in/s", "out/s", "hits", "start s", "engine s", "first row s", "tail")
-    for column in (*columns, "starved", "CPU s/1,000", "peak GB", "others' CPU"):
+    for column in ("", *_COLUMNS):
         table.add_column(column, justify="right" if column else "left")
     for name, entry in summary.items():
         if entry["runs"]:
-            table.add_row(name, *_cells(entry))
+            table.add_row(name, *_cells(entry, summary.get("lsi", {}).get("ratio", {}).get(name)))
         else:
             table.add_row(name, "failed")
     return table
 
 
+_COLUMNS = (
+    *("rows/s", "of raw", "lsi is", "tokens in/s", "out/s", "hits", "start s", "engine s", "first row s"),
+    *("tail", "starved", "CPU s/1,000", "peak GB", "others' CPU"),
+)
 _CAPTION = (
-    "rows/s: first row in the engine to last row answered. start: command to first row in the engine, of which engine: "
-    "its construction. first row: from there to the first answer. tail: the last 5 % of rows. starved: the engine held "
-    "fewer rows than it can run, and more were to come. others' CPU: cores that the rest of the machine used meanwhile."
+    "rows/s: first row in the engine to last row answered. of raw: over those of raw in the same repeat, as median "
+    "(lowest-highest); lsi is: lsi's over this contender's. start: command to first row in the engine; of which "
+    "engine: its construction. first row: from there to the first answer. tail: the last 5 % of rows. starved: the "
+    "engine held fewer rows than it can run, and more were to come. others' CPU: cores that the rest of the machine "
+    "used meanwhile."
 )
 
 
-def _cells(entry: dict[str, Any]) -> list[str]:
-    against = (entry["ratio"] or {}).get("raw")
-    spread = f"{against['median']:.2f} ({against['low']:.2f}-{against['high']:.2f})" if against else ""
+def spread(found: dict[str, float] | None) -> str:
+    return f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f})" if found else ""
+
+
+def _cells(entry: dict[str, Any], lsi: dict[str, float] | None) -> list[str]:
     engine = entry["engine_start_s"]
     return [
         f"{entry['rows_per_s']:.1f}",
-        spread,
+        spread((entry["ratio"] or {}).get("raw")),
+        spread(lsi),
         f"{entry['prompt_tokens_per_s']:,.0f}",
         f"{entry['output_tokens_per_s']:,.0f}",
         f"{entry['hit_rate']:.0%}",

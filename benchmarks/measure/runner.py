@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from contenders.gate import HELD
 from contenders.task import Task
 
 from measure import probe
@@ -37,14 +38,17 @@ _ENVIRONMENT = {
 }
 
 
-def run_once(contender: str, task: Task, *, scheduler: bool, limit_s: float) -> dict[str, Any]:
-    """The figures of a run; `{"error": ...}` where it failed, answered too few rows, or took over `limit_s`."""
+def run_once(contender: str, task: Task, *, scheduler: bool, limit_s: float, held: bool = True) -> dict[str, Any]:
+    """The figures of a run; `{"error": ...}` where it failed, answered too few rows, or took over `limit_s`.
+
+    `held`: rows wait until the engine is up (contenders/gate.py), so that all that is done for them is counted.
+    """
     out = Path(task.out)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     _, engine = task.load()
     probe.install(out / "probe", scheduler=scheduler)
-    environment = _environment(out, engine.env)
+    environment = _environment(out, engine.env) | {HELD: str(int(held))}
     with (out / "log.txt").open("wb") as log:
         launched = time.time()
         process = subprocess.Popen(

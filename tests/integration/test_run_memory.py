@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 
 @pytest.mark.parametrize("compressed", [False, True], ids=["tar", "tar.gz"])
 def test_driver_and_workers_grow_by_less_than_300_mb(tmp_path: Path, compressed: bool) -> None:
-    words = ["--gb", "0.4", "--output", str(tmp_path / "memory.json"), *(["--gz"] if compressed else [])]
+    words = ["--gb", "0.4", "--results", str(tmp_path / "results"), *(["--gz"] if compressed else [])]
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *words],
         env={**os.environ, "LSI_CACHE": str(tmp_path / "cache")},
@@ -27,6 +27,7 @@ def test_driver_and_workers_grow_by_less_than_300_mb(tmp_path: Path, compressed:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     print(done.stdout)
-    measured = json.loads((tmp_path / "memory.json").read_text())["mb"]
+    (result,) = (tmp_path / "results").glob("*.json")
+    measured = json.loads(result.read_text())["mb"]
     assert {"driver", "ray::MapWorker(MapBatches(Render))"} <= measured.keys()
     assert {name: mb["growth_mb"] for name, mb in measured.items() if mb["growth_mb"] >= 300} == {}
