@@ -27,8 +27,9 @@ class Answer:
 
 
 class Renderer(Protocol):
-    async def render(self, request: Request, read_media: ReadMedia) -> bytes:
-        """Everything before the model: media, chat template, tokens. Raises RowError."""
+    async def render(self, request: Request, read_media: ReadMedia, caller: str = "") -> bytes:
+        """Everything before the model: media, chat template, tokens. Raises RowError. `caller`: any name that tells
+        callers apart; each has a budget of its own for what is slow to prepare."""
         ...
 
 

@@ -42,7 +42,8 @@ class SimulatedRenderer:
         self._engine = engine
         self._model = model
 
-    async def render(self, request: Request, read_media: ReadMedia) -> bytes:
+    async def render(self, request: Request, read_media: ReadMedia, caller: str = "") -> bytes:
+        del caller
         body = json.dumps(request.body, sort_keys=True)
         digest = hashlib.sha256(body.encode())
         for part in request.media:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -17,6 +18,7 @@ import pytest
 from lsi_ray.archive.rows import parse_row
 from lsi_ray.config import VllmEngine, load_config
 from lsi_ray.engine.vllm.config import renderer_config, set_environment
+from lsi_ray.engine.vllm.schema_budget import SchemaBudget
 from lsi_ray.errors import RowError
 
 GOOD = {"type": "object", "properties": {"a": {"type": "boolean"}, "b": {"type": "string"}}, "required": ["a"]}
@@ -104,11 +106,11 @@ def row(schema: Any) -> bytes:
     return line.replace('"SCHEMA"', schema if isinstance(schema, str) else json.dumps(schema)).encode()
 
 
-def render(renderer: Any, schema: Any) -> str:
+def render(renderer: Any, schema: Any, caller: str = "") -> str:
     """The code of the row's error, or "rendered"."""
     try:
         request = parse_row(row(schema), row_index=0, line_number=1, members={})
-        asyncio.run(renderer.render(request, lambda _: b""))
+        asyncio.run(renderer.render(request, lambda _: b"", caller))
     except RowError as error:
         return error.code if len(error.message) < 1200 else "a message of any length"
     return "rendered"
@@ -119,7 +121,7 @@ def test_hostile_schemas_are_rejected_or_compiled_in_five_seconds_and_their_neig
     found, slow = {}, {}
     for name, schema in (REJECTED | COMPILED).items():
         began = time.monotonic()
-        found[name] = render(renderer, schema)
+        found[name] = render(renderer, schema, name)
         took = time.monotonic() - began
         assert render(renderer, {"title": name, **GOOD}) == "rendered", f"after {name}"
         if took > 5:
@@ -139,6 +141,36 @@ def test_a_schema_seen_before_is_not_compiled_again(renderer: Any) -> None:
     assert [render(renderer, known), render(renderer, slow)] == first
     assert time.monotonic() - began < 0.5
     assert renderer._grammars.compiled == before
+
+
+def test_a_caller_of_many_slow_schemas_is_refused_soon_and_nobody_else_is(renderer: Any) -> None:
+    def slow(number: int) -> Any:  # at least 0.2 s of CPU each, then refused
+        return {"title": f"slow {number}", **REJECTED["ranges"]}
+
+    cheap = {"title": "cheap", **GOOD}
+    assert render(renderer, cheap, "many") == "rendered"
+    renderer._grammars._budget = SchemaBudget(1.5, lambda: 0.0)
+    before = renderer._grammars.compiled
+    assert {render(renderer, slow(number), "many") for number in range(60)} == {"schema_rejected"}
+    assert renderer._grammars.compiled - before < 30  # 4.5 s of at least 0.2
+    renderer._grammars._budget.spend("many", 100)
+    request = parse_row(row({"title": "new", **GOOD}), row_index=0, line_number=1, members={})
+    with pytest.raises(RowError, match="one too many"):
+        asyncio.run(renderer.render(request, lambda _: b"", "many"))
+    assert render(renderer, cheap, "many") == "rendered"
+    assert render(renderer, {"title": "other", **GOOD}, "another") == "rendered"
+
+
+def test_what_every_row_takes_to_convert_is_counted(renderer: Any) -> None:
+    schema = {"title": "converted often", **GOOD}
+    assert render(renderer, schema, "often") == "rendered"
+    verdict = next(reversed(renderer._grammars._known.values()))
+    assert verdict.convert_s <= verdict.cpu_s < 1
+    renderer._grammars._known[next(reversed(renderer._grammars._known))] = replace(verdict, convert_s=0.19)
+    renderer._grammars._budget = SchemaBudget(1.5, lambda: 0.0)
+    codes = [render(renderer, schema, "often") for _ in range(30)]
+    assert codes[:8] == ["rendered"] * 8
+    assert "schema_rejected" in codes
 
 
 def test_schemas_of_tools_are_compiled_aside_too(renderer: Any) -> None:

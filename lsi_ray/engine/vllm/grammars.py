@@ -4,8 +4,9 @@ A grammar compiler has no limits of its own, and the engine's runs inside the en
 tokens (xgrammar 0.2.8, one core) a flat schema takes 3 to 60 ms, a string with `maxLength: 500` 7 s, some patterns of
 50 characters over 40 s and a GB; earlier versions crashed on others. What does not compile within the limits below, in
 a child that may die of it (`grammar_child`), is the row's error `schema_rejected`. Measured with the tiny model: 2 s
-for the first schema, 1.6 ms for a new flat one, 0.1 ms for one seen before. Only for xgrammar, which is the backend
-unless the config names another: then the bounds of `archive/schemas` are all there is.
+for the first schema, 1.6 ms for a new flat one, 0.1 ms for one seen before. What all schemas of a caller may take is
+bounded too (`schema_budget`). Only for xgrammar, which is the backend unless the config names another: then the bounds
+of `archive/schemas` are all there is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from lsi_ray.engine.vllm.imports import (
     get_structured_output_key,
     has_xgrammar_unsupported_json_features,
 )
+from lsi_ray.engine.vllm.schema_budget import ROW_EARNS_S, SchemaBudget
 from lsi_ray.errors import EngineError, RowError
 
 MEMORY_BYTES = 1 << 30
@@ -38,6 +42,7 @@ CONVERT_S = 0.2
 GRAMMAR_BYTES = 128 << 20
 WALL_S = 120
 START_S = 180
+BUDGET = 10  # slowest schemas that a caller's budget starts with
 _KNOWN = 4096
 _THREADS = 8  # as vLLM's
 _UNSUPPORTED = (
@@ -45,6 +50,15 @@ _UNSUPPORTED = (
     "with a length; an unknown format; several patternProperties, or some beside properties; allOf of several schemas"
 )
 _PLACE = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """`reason`: why it is rejected, None when it is not. Seconds of CPU: `convert_s` for each row, `cpu_s` once."""
+
+    reason: str | None
+    convert_s: float = 0.0
+    cpu_s: float = 0.0
 
 
 class Grammars:
@@ -55,20 +69,22 @@ class Grammars:
         self._tokenizer = tokenizer
         self._cpu_s = cpu_s
         self._backend = config.structured_outputs_config.backend
-        self._known: OrderedDict[bytes, str | None] = OrderedDict()
+        self._known: OrderedDict[bytes, _Verdict] = OrderedDict()
+        self._budget = SchemaBudget(BUDGET * cpu_s)
         self._child: _Child | None = None
         self.compiled = 0
 
-    def check(self, params: Any, param: str) -> None:
-        """Raises RowError `schema_rejected` for a grammar that the engine had better not see. `params`: vLLM's
-        SamplingParams; `param`: the field of the request that asks for the grammar."""
+    def check(self, params: Any, param: str, caller: str = "") -> None:
+        """Raises RowError `schema_rejected` for a grammar that the engine had better not see, or whose caller has used
+        up what schemas may take. `params`: vLLM's SamplingParams; `param`: the field of the request that asks for the
+        grammar."""
         wanted = getattr(params, "structured_outputs", None)
         if wanted is None or wanted.all_constraints_none() or self._backend not in ("auto", "xgrammar"):
             return
         kind, spec = get_structured_output_key(wanted)
         if kind.name not in ("JSON", "STRUCTURAL_TAG"):  # no request can ask for the others: see archive/fields
             return
-        if (reason := self._reason(kind.name, spec)) is not None:
+        if (reason := self._reason(kind.name, spec, caller)) is not None:
             raise RowError("schema_rejected", f"the JSON schema in {param} {reason}", param=param)
 
     def close(self) -> None:
@@ -76,25 +92,37 @@ class Grammars:
             self._child.kill()
             self._child = None
 
-    def _reason(self, kind: str, spec: str) -> str | None:
+    def _reason(self, kind: str, spec: str, caller: str) -> str | None:
         key = hashlib.blake2b(f"{kind} {spec}".encode(), digest_size=16).digest()
-        if key in self._known:
+        solvent, verdict = self._budget.row(caller), self._known.get(key)
+        if not solvent and (verdict is None or verdict.convert_s > ROW_EARNS_S):
+            return (
+                f"is one too many: schemas of this caller's have just taken {self._budget.most_s:g} s of CPU. Fewer "
+                "distinct ones, or ones without long bounds, would run"
+            )
+        if verdict is None:
+            verdict = self._known[key] = self._judge(kind, spec)
+            self._budget.spend(caller, verdict.cpu_s)
+            if len(self._known) > _KNOWN:
+                self._known.popitem(last=False)
+        else:
             self._known.move_to_end(key)
-            return self._known[key]
-        reason = self._known[key] = self._judge(kind, spec)
-        if len(self._known) > _KNOWN:
-            self._known.popitem(last=False)
-        return reason
+            self._budget.spend(caller, verdict.convert_s)
+        return verdict.reason
 
-    def _judge(self, kind: str, spec: str) -> str | None:
+    def _judge(self, kind: str, spec: str) -> _Verdict:
         self.compiled += 1
         if kind == "JSON" and self._backend == "xgrammar" and has_xgrammar_unsupported_json_features(json.loads(spec)):
-            return _UNSUPPORTED
+            return _Verdict(_UNSUPPORTED)
+        begun = time.monotonic()
         answer = self._ask(kind, spec)
         if answer.get("signal") == signal.SIGKILL:  # not one of our limits: perhaps the node was out of memory
             self.close()
             answer = self._ask(kind, spec)
-        return _said(answer, self._cpu_s)
+        # A compiler that died cannot say what it took.
+        cpu_s = answer.get("cpu_s", min(time.monotonic() - begun, self._cpu_s))
+        reason = _said(answer, self._cpu_s)
+        return _Verdict(reason, answer.get("convert_s", 0.0) if reason is None else 0.0, cpu_s)
 
     def _ask(self, kind: str, spec: str) -> dict[str, Any]:
         if self._child is None:

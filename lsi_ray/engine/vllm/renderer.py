@@ -55,28 +55,28 @@ class VllmRenderer:
         self._grammars = Grammars(config, self._online.renderer.get_tokenizer(), engine.schema_cpu_s)
         self._decoded = media.DecodedMedia(media_cache_bytes)
 
-    async def render(self, request: Request, read_media: ReadMedia) -> bytes:
+    async def render(self, request: Request, read_media: ReadMedia, caller: str = "") -> bytes:
         media.row_media.set([(ref, read_media(ref)) for ref in request.media])
         media.decoded_media.set(self._decoded)
         try:
-            rendered = await self._render(request)
+            rendered = await self._render(request, caller)
         except RowError:
             raise
         except REFUSALS as error:
             raise refusal(error) from None
         return dumps(rendered)
 
-    async def _render(self, request: Request) -> Rendered:
+    async def _render(self, request: Request, caller: str) -> Rendered:
         if request.url == "/v1/chat/completions":
-            return await self._chat(request)
+            return await self._chat(request, caller)
         if request.url == "/v1/completions":
-            return await self._completion(request)
+            return await self._completion(request, caller)
         rendered = await render_embedding(self._online, self._model_config.runner_type, request)
         for prompt in rendered.prompts:
             check_placeholders(request, prompt.input, self._placeholder_ids)
         return rendered
 
-    async def _chat(self, request: Request) -> Rendered:
+    async def _chat(self, request: Request, caller: str) -> Rendered:
         chat = ChatCompletionRequest.model_validate(request.body)
         result = await self._online.render_chat(chat, skip_mm_cache=True)
         if not isinstance(result, tuple):
@@ -85,23 +85,24 @@ class VllmRenderer:
         check_placeholders(request, engine_input, self._placeholder_ids)
         wanted = chat.max_completion_tokens if chat.max_completion_tokens is not None else chat.max_tokens
         params = chat.to_sampling_params(self._max_tokens(wanted, engine_input), self._defaults)
-        self._grammars.check(params, "response_format" if "response_format" in request.body else "tools")
+        self._grammars.check(params, "response_format" if "response_format" in request.body else "tools", caller)
         prompt = Prompt(engine_input, _tokens_out(params), self._reasoning(chat, engine_input))
         return Rendered(request.url, (prompt,), chat if self._online.parser is not None else None)
 
-    async def _completion(self, request: Request) -> Rendered:
+    async def _completion(self, request: Request, caller: str) -> Rendered:
         completion = CompletionRequest.model_validate(request.body)
         result = await self._online.render_completion(completion, skip_mm_cache=True)
         if not isinstance(result, list):
             raise _error_response(result)
         for one in result:
             check_placeholders(request, one, self._placeholder_ids)
-        return Rendered(request.url, tuple(self._completion_prompt(completion, one) for one in result), None)
+        prompts = tuple(self._completion_prompt(completion, one, caller) for one in result)
+        return Rendered(request.url, prompts, None)
 
-    def _completion_prompt(self, completion: CompletionRequest, engine_input: Any) -> Prompt:
+    def _completion_prompt(self, completion: CompletionRequest, engine_input: Any, caller: str) -> Prompt:
         max_tokens = self._max_tokens(completion.max_tokens, engine_input)
         params = completion.to_sampling_params(max_tokens, self._defaults)
-        self._grammars.check(params, "response_format")
+        self._grammars.check(params, "response_format", caller)
         return Prompt(engine_input, _tokens_out(params), {})
 
     def _max_tokens(self, wanted: int | None, engine_input: Any) -> int:
