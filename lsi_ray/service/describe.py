@@ -88,12 +88,19 @@ def _waiting(served: Served, model: ModelState, position: int | None) -> Waiting
     if batch.status == BatchStatus.VALIDATING:
         accepted = not served.state.validation_begun
         return Waiting("queued", "waits for others to be validated", position) if accepted and position else None
-    full = model.waiting is not None and model.waiting.reason == NO_SPACE
-    if batch.status != BatchStatus.IN_PROGRESS or (progress.outstanding and not full):
+    if batch.status != BatchStatus.IN_PROGRESS:
         return None
-    if model.waiting is not None:
+    if model.waiting is not None and _stands(served, model.waiting):
         return Waiting(model.waiting.reason, model.waiting.message, position)
-    return Waiting("queued", "more urgent batches are running", position) if position else None
+    waits = position and not progress.outstanding
+    return Waiting("queued", "more urgent batches are running", position) if waits else None
+
+
+def _stands(served: Served, waiting: Waiting) -> bool:
+    """Rows that are out may wait themselves: for the first engine, or for space. Later, a replica of which a service
+    that was just restarted has not heard yet may be answering them."""
+    progress = served.progress
+    return not progress.outstanding or not progress.rows_begun or waiting.reason == NO_SPACE
 
 
 Describe = Callable[[Served], BatchView]

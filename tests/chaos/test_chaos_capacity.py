@@ -51,9 +51,9 @@ def test_lsi_serve_says_that_it_waits_for_a_gpu(lsi: Lsi, s3_server: S3Server, n
     _waits(lambda: None, LedgerView(served.work))
     view = served.view(batch_id)
     assert view is not None
-    said = f"after {WAIT_S} s it is {view['status']} and says {view['waiting']['reason']}"
+    said = f"after {WAIT_S} s it is {view['status']} and {view['waiting']['message']}"
     assert view["request_counts"]["total"] == len(ROWS)
-    assert view["waiting"]["reason"] == "no_capacity"
+    assert view["waiting"]["message"] == "waits for GPUs: the cluster has none free"
     no_gpus.add()
     served.wait(batch_id, "completed")
     again = check_complete(s3_server.path("waits-out.tar.gz"), ROWS).run_again

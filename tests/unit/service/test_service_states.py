@@ -157,6 +157,19 @@ def test_a_full_disk_is_no_fault_of_a_batch(house):
     assert house.status(batch_id) == "in_progress"
 
 
+@pytest.mark.parametrize(("reason", "while_rows_run"), [("model_loading", False), ("no_space", True)])
+def test_rows_that_are_out_may_wait_themselves(house, reason, while_rows_run):
+    """For the first engine, or for space; but a service that was just restarted has not heard of its engines yet."""
+    batch_id = house.submit(2)
+    house.tick(3)
+    session = house.ledger.open_session("lsi/simulated")
+    [lease] = house.ledger.lease(session, 999, 999).leases
+    house.streams.reason = Waiting(reason, "it waits")
+    assert house.desk.get(ANN, batch_id).waiting.reason == reason
+    house.ledger.begin(session, lease.shard_id, "r")
+    assert (house.desk.get(ANN, batch_id).waiting is not None) == while_rows_run
+
+
 def test_a_batch_of_a_model_that_is_no_longer_served_says_so(folder):
     replicas = Replicas(folder)
     state = {"no_room": False, "failure": None, "streaming": False}
