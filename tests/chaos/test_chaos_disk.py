@@ -20,6 +20,7 @@ from s3_server import S3Server
 from served import Served
 
 ROWS = 600
+FULL_S = 40
 MIB = 2**20
 pytestmark = pytest.mark.timeout(1200)
 
@@ -96,7 +97,7 @@ def test_segments_and_ledger_of_a_run(lsi: Lsi, disk: Disk, nodes: RayNodes, lea
     at_stake = ledger.counts().in_flight
     disk.fill(leave)
     filled = time.monotonic()
-    while running.process.poll() is None and time.monotonic() - filled < 60:
+    while running.process.poll() is None and time.monotonic() - filled < FULL_S:
         time.sleep(0.5)
     waited = running.process.poll() is None
     print(running.stderr.splitlines()[-3:])
@@ -107,7 +108,7 @@ def test_segments_and_ledger_of_a_run(lsi: Lsi, disk: Disk, nodes: RayNodes, lea
     assert finished.code == 0, finished.stderr
     found = check_complete(output, requests)
     said = "it waited, and went on by itself" if waited else "it ended, and the same command went on"
-    what = "disk full for 60 s under `lsi run`" + (f", {leave // 1024} KiB left" if leave else "")
+    what = f"disk full for {FULL_S} s under `lsi run`" + (f", {leave // 1024} KiB left" if leave else "")
     record(what, ROWS, run_again=found.run_again, in_flight=at_stake, note=said)
     assert not found.errors
     assert not list(work.glob("batches/*"))
@@ -124,12 +125,12 @@ def test_a_batch_of_the_service(lsi: Lsi, s3_server: S3Server, disk: Disk, nodes
     at_stake = ledger.counts().in_flight
     disk.fill()
     seen = set()
-    for _ in range(120):
+    for _ in range(FULL_S):
         view = served.view(batch_id)
         if view is not None:
             seen.add((view["status"], str((view.get("waiting") or {}).get("reason"))))
         time.sleep(1)
-    print(f"two minutes with a full disk: {seen}")
+    print(f"with a full disk: {seen}")
     refused = served.try_submit("served")
     print(f"a batch meanwhile: {refused.status_code} {refused.text[:200]}")
     disk.free()
@@ -137,7 +138,9 @@ def test_a_batch_of_the_service(lsi: Lsi, s3_server: S3Server, disk: Disk, nodes
     found = check_complete(s3_server.path("served-out.tar.gz"), requests)
     assert ("in_progress", "no_space") in seen
     said = f"the batch said no_space; submissions meanwhile: {refused.status_code}"
-    record("disk full for 120 s under `lsi serve`", ROWS, run_again=found.run_again, in_flight=at_stake, note=said)
+    record(
+        f"disk full for {FULL_S} s under `lsi serve`", ROWS, run_again=found.run_again, in_flight=at_stake, note=said
+    )
     assert not found.errors
     assert refused.status_code in (503, 507)
     served.stop()
