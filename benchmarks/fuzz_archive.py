@@ -1,11 +1,12 @@
 """Can damaged or forged archives crash the readers, slow them down, or be accepted in silence?
 
-    python benchmarks/fuzz_archive.py [--minutes 1] [--seed 1] [--keep FOLDER]
+    python benchmarks/fuzz_archive.py [--minutes 1] [--seed 1] [--keep FOLDER] [--record]
 
 Damages good archives at random (headers whose checksum is then made right, pax records, sizes, blocks, bytes, gzip
 streams, rows) and reads them as a batch's intake would. Every input must end in ArchiveError or be accepted, every line
 in RowError or a request; what is accepted must be what Python's own tarfile, zlib and json see in it. Prints the counts
-per code and the slowest case; failing inputs are kept, and the exit code says whether there were any.
+per code and the slowest case; failing inputs are kept, and the exit code says whether there were any. With `--record`
+the run joins those of results/fuzz_archive.json.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import io
 import json
 import random
 import resource
+import subprocess
 import sys
 import tarfile
 import time
@@ -35,6 +37,7 @@ from lsi_ray.errors import ArchiveError, RowError
 
 BLOCK = 512
 SLOW_S = 2.0
+RESULTS = Path(__file__).parent / "results" / "fuzz_archive.json"
 ROWS = [
     {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {
         "model": "m", "max_tokens": 5, "temperature": 0.5, "stop": ["x"], "seed": 2**40,
@@ -289,7 +292,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, default=Path("build/fuzz"))
+    parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
+    commit = head_commit() if options.record else ""
     fuzz, ends = Fuzz(options.seed), time.monotonic() + 60 * options.minutes
     before = memory_mb()
     while time.monotonic() < ends:
@@ -305,11 +310,25 @@ def main() -> int:
         "failures": len(fuzz.failures),
     }
     print(json.dumps(report, indent=1))
+    if options.record:
+        findings = [reason for reason, _ in fuzz.failures]
+        record({"date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": commit, **report, "findings": findings})
     for number, (reason, data) in enumerate(fuzz.failures[:20]):
         options.keep.mkdir(parents=True, exist_ok=True)
         (options.keep / f"{number}.bin").write_bytes(data)
         print(f"{options.keep / str(number)}.bin: {reason}", file=sys.stderr)
     return 1 if fuzz.failures else 0
+
+
+def head_commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def record(run: dict[str, Any]) -> None:
+    runs = [*(json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else ()), run]
+    totals = {name: sum(one[name] for one in runs) for name in ("minutes", "cases", "failures")}
+    RESULTS.write_text(json.dumps({"benchmark": "fuzz_archive", **totals, "runs": runs}, indent=1) + "\n")
 
 
 def memory_mb() -> int:
