@@ -1,4 +1,4 @@
-"""Arguments and help of the commands that look after a machine: `lsi tune`."""
+"""Arguments and help of the commands that look after a machine: `lsi tune` and `lsi doctor`."""
 
 from __future__ import annotations
 
@@ -47,3 +47,37 @@ def add_tool_commands(app: typer.Typer, leave: Leave) -> None:
 
         options = TuneOptions(config, sample, output, minutes, rows, seed, json)
         leave(lambda: tune_command(options), json)
+
+    @app.command()
+    def doctor(
+        config: Annotated[
+            Path | None, typer.Option("--config", "-c", help="What should run here; default: lsi/tiny-vl, on the CPU.")
+        ] = None,
+        work_dir: Annotated[
+            Path | None, typer.Option(help="Where batches will lie; default: the cache folder.")
+        ] = None,
+        storage: Annotated[
+            str | None,
+            typer.Option(
+                metavar="LOCATION",
+                help="Something to be read as an input would be: s3://bucket/key, a pre-signed URL, env:NAME. Clocks "
+                "are compared, too.",
+            ),
+        ] = None,
+        json: JsonOption = False,
+    ) -> None:
+        """Look for what would keep batches from running on this machine, and say what to do about it.
+
+        GPUs and their driver, vLLM and torch, the model's weights, Ray, memory, disks, ports, the clock; the cluster of
+        RAY_ADDRESS and the service of LSI_URL, where they are set. Changes nothing, and takes no GPU memory.
+
+        Exit code 0: nothing failed (warnings may be there); 1: something did.
+
+        ```
+        lsi doctor -c configs/qwen2.5-vl-7b.yaml --storage s3://bucket/in.tar
+        ray job submit -- lsi doctor -c configs/qwen2.5-vl-7b.yaml       on a cluster
+        ```
+        """
+        from lsi_ray.cli.doctor import doctor_command
+
+        leave(lambda: doctor_command(config, work_dir, storage, json), json)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import lsi_ray
+from lsi_ray.engine.vllm.health import look
 from lsi_ray.engine.vllm.imports import LOCATIONS, find
 from lsi_ray.errors import ConfigError
 
@@ -29,3 +30,10 @@ def test_the_table_is_complete() -> None:
     for path in folder.glob("*.py"):
         found = re.findall(r"^\s*from (vllm\S*) import|^\s*import (vllm\.\S+)", path.read_text(), flags=re.MULTILINE)
         assert not found, path
+
+
+def test_the_doctor_finds_this_vllm_healthy() -> None:
+    found = look()
+    assert found["missing"] == []
+    assert found["vllm"]
+    assert found["cuda"] or found["gpus"] == 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -97,29 +97,32 @@ def test_every_package_says_what_it_is(package):
 
 
 def loaded(*arguments: str) -> tuple[set[str], float]:
-    """The heavy modules that a command loads, and how long it takes."""
+    """The heavy modules that a command loads, and the CPU seconds that it takes: the machine may be busy."""
     code = (
         "import atexit, runpy, sys\n"
         f"heavy = {sorted(HOMES)!r}\n"
         "atexit.register(lambda: print('LOADED', *[name for name in heavy if name in sys.modules]))\n"
     )
-    begun = time.monotonic()
+    begun = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-c", code + "\n".join(arguments)], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
     last = next(line for line in done.stdout.splitlines() if line.startswith("LOADED"))
-    return set(last.split()[1:]), time.monotonic() - begun
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return set(last.split()[1:]), spent.ru_utime + spent.ru_stime - begun.ru_utime - begun.ru_stime
 
 
 def test_importing_the_package_loads_nothing_heavy():
     assert loaded("import lsi_ray")[0] == set()
 
 
-@pytest.mark.parametrize("command", ["--help", "run --help", "validate --help", "pack --help"])
+@pytest.mark.parametrize(
+    "command", ["--help", "run --help", "validate --help", "pack --help", "tune --help", "doctor --help"]
+)
 def test_help_loads_nothing_heavy_and_is_quick(command):
     call = ["from lsi_ray.cli.main import main", f"sys.argv = {['lsi', *command.split()]!r}", "main()"]
     modules, seconds = loaded(*call)
     assert modules == set()
-    # 0.5 s is the aim; a machine that is busy with other things gets more.
-    assert seconds < 2.0
+    # 0.5 s is the aim, 0.3 s was measured; cores that are shared with much else take up to twice as long.
+    assert seconds < 0.8
