@@ -81,7 +81,7 @@ async def show_batch(
 
 @router.get(f"{paths.PREFIX}/batches/{{batch_id}}/live")
 async def batch_live(request: Request, api: ApiOf, caller: CallerOf, batch_id: BatchId) -> Response:
-    return page(request, "_progress.html", **await _progress(api, caller, batch_id))
+    return page(request, "_batch.html", **await _progress(api, caller, batch_id))
 
 
 async def _progress(api: Api, caller: Caller, batch_id: str) -> dict[str, Any]:

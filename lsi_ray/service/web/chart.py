@@ -15,9 +15,10 @@ from lsi_ray.ledger.service_records import Moment
 from lsi_ray.ledger.states import BatchStatus
 from lsi_ray.service.api.window import show_duration
 from lsi_ray.service.backend import BatchView
+from lsi_ray.service.web.show import rate
 
 WIDTH, HEIGHT = 640, 180
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 10, 10, 24
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 10, 12, 28
 _TABLE_ROWS = 20
 _SHORTEST_S = 1.0
 
@@ -65,8 +66,8 @@ def chart(view: BatchView, moments: Sequence[Moment], now: float) -> Chart | Non
     top = _round_up(highest)
     return Chart(
         area=_path(steps, seconds, top),
-        across=tuple(Tick(_x(seconds * part / 4, seconds), show_duration(seconds * part / 4)) for part in range(5)),
-        up=tuple(Tick(_y(top * part / 2, top), f"{top * part / 2:,.4g}") for part in range(3)),
+        across=tuple(Tick(_x(at, seconds), show_duration(at)) for at in _times(seconds)),
+        up=tuple(Tick(_y(top * part / 2, top), rate(top * part / 2)) for part in range(3)),
         table=_table(steps),
         mean=sum(step.tokens * (step.end - step.begin) for step in steps) / seconds,
         highest=highest,
@@ -122,6 +123,11 @@ def _path(steps: Sequence[Step], seconds: float, top: float) -> str:
         f"L{_x(step.begin, seconds):.1f} {_y(step.tokens, top):.1f}H{_x(step.end, seconds):.1f}" for step in steps
     ]
     return "".join(parts) + f"V{_y(0, top):.1f}Z"
+
+
+def _times(seconds: float) -> tuple[float, ...]:
+    """Those that are worth a label; a few seconds have no quarters."""
+    return tuple(seconds * part / 4 for part in range(5)) if seconds >= 20 else (0.0, seconds)
 
 
 def _x(at: float, seconds: float) -> float:

@@ -29,13 +29,13 @@ function announce(part) {
   }
 }
 
-function take(live, text) {
+function take(text) {
   const fresh = new DOMParser().parseFromString(text, "text/html");
   let more = false;
   for (const part of fresh.querySelectorAll("[data-part]")) {
     more = more || part.dataset.more === "yes";
     announce(part);
-    const old = live.querySelector('[data-part="' + part.dataset.part + '"]');
+    const old = document.querySelector('[data-part="' + part.dataset.part + '"]');
     if (old !== null && !inUse(old)) {
       const scrolled = old.querySelector(".wide");
       const left = scrolled === null ? 0 : scrolled.scrollLeft;
@@ -57,7 +57,7 @@ async function watch(live) {
       const answer = await fetch(live.dataset.live, { credentials: "same-origin" });
       if (answer.status === 401 || answer.status === 404) return location.reload();
       if (!answer.ok) throw new Error(String(answer.status));
-      more = take(live, await answer.text());
+      more = take(await answer.text());
       wait = EVERY_MS;
     } catch {
       wait = Math.min(2 * wait, SLOWEST_MS);

@@ -262,7 +262,7 @@ def test_the_cluster_names_nobody(bob: Browser, backend: FakeBackend, batch_id: 
     )
     backend.cluster_view = ClusterView((NodeView(96, 8, 2e12, "H100"), NodeView(16, 0, 64e9)), 6.0, (load,))
     text = bob.page("/ui/cluster").text()
-    for part in ("The Model", "1 ready", "loading: weights", "4,000", "H100", "2 nodes; 6 GPUs are free", "2 TB"):
+    for part in ("The Model", "1 ready", "loading: weights", "4,000", "H100", "Nodes: 2; free GPUs: 6", "2 TB"):
         assert part in text, part
     assert batch_id not in text
 
