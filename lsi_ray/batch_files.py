@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
 from lsi_ray.archive.index import ArchiveIndex, load_index
+from lsi_ray.archive.plan import load_plan
 from lsi_ray.archive.row_limits import RowLimits
 from lsi_ray.archive.rows import MediaRef, Request, parse_row
 from lsi_ray.config import Config, VllmEngine
@@ -59,8 +59,7 @@ class BatchFiles:
             raise StorageError(
                 "input_changed", f"{staged.tar} has changed while it ran (was {staged.version}, is {now})"
             )
-        plan = np.load(folder.plan, mmap_mode="r")
-        return cls(Path(staged.tar), load_index(folder.index), plan, row_limits(config))
+        return cls(Path(staged.tar), load_index(folder.index), load_plan(folder.plan), row_limits(config))
 
     def request(self, position: int) -> Request:
         """The request at `position` of the plan. Raises RowError, and ArchiveError when the storage fails."""

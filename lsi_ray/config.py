@@ -127,9 +127,11 @@ class Config(_Section):
     render: Render = Render()
     limits: Limits = Limits()
     shard_rows: int = Field(default=64, ge=1, le=1024)
-    """Rows leased, retried and committed together."""
-    media_shard_rows: int = Field(default=16, ge=1, le=1024)
-    """The same for batches with media, whose rendered rows weigh megabytes."""
+    """Rows leased, retried and committed together, about: a group that shares a prefix stays whole up to twice that."""
+    shard_bytes: int = Field(default=32 * 2**20, ge=1)
+    """The same for media, whose rendered rows weigh megabytes: bytes of pixels, by estimate from the files."""
+    deduplicate: bool = True
+    """Compute rows of a batch that ask the same at temperature 0 once, and say so in the `usage` of the others."""
 
 
 def default_config_path() -> Path:

@@ -210,7 +210,11 @@ def manifest(
         "revision": config.revision,
         "engine": {**engine, "arguments": arguments, "lsi_ray": __version__},
         "cached_tokens": progress.cached_tokens,
-        "rows": {"begun": progress.rows_begun, "run_again": progress.rows_rerun},
+        "rows": {
+            "begun": progress.rows_begun,
+            "run_again": progress.rows_rerun,
+            "deduplicated": progress.deduplicated,
+        },
         "times": {name: _iso(moment) for name, moment in {"created": batch.created_at, **batch.times}.items()},
     }
 

@@ -24,6 +24,7 @@ from lsi_ray.archive.gzip import GzipStager
 from lsi_ray.archive.index import ArchiveIndex, index_tar, save_index
 from lsi_ray.archive.limits import ArchiveLimits
 from lsi_ray.archive.lines import failure_line
+from lsi_ray.archive.order import Shape
 from lsi_ray.archive.validate import Validation, validate
 from lsi_ray.batch_files import Staged, row_limits
 from lsi_ray.config import Config
@@ -51,6 +52,7 @@ class IntakeLedger(Protocol):
         segment: SegmentRef | None = None,
         failed: int | None = None,
         errors: Sequence[ErrorNote] = (),
+        shard_stops: Sequence[int] | None = None,
     ) -> Batch: ...
 
 
@@ -85,12 +87,15 @@ def take_in(
             max_rows=max_rows,
             only=only,
             progress=_Counting(say),
+            shape=plan_shape(config),
         )
     weigh(checked)
     save(folder, index, checked)
     segment, errors = _failures_segment(batch_id, folder, checked)
-    rows = shard_rows(config, checked)
-    ledger.start_batch(batch_id, checked.rows, len(checked.plan), rows, segment, errors=errors)
+    stops = checked.shard_stops
+    ledger.start_batch(
+        batch_id, checked.rows, len(checked.plan), config.shard_rows, segment, errors=errors, shard_stops=stops
+    )
     return checked
 
 
@@ -216,11 +221,14 @@ def archive_limits(config: Config) -> ArchiveLimits:
     return ArchiveLimits(input_bytes=config.limits.max_input_bytes)
 
 
-def shard_rows(config: Config, checked: Validation) -> int:
-    """Rows per shard. A rendered image weighs about 1 MB, a clip many: fewer of them make a block of the same size."""
-    if checked.counts.videos:
-        return max(1, config.media_shard_rows // 4)
-    return config.media_shard_rows if checked.counts.images else config.shard_rows
+def plan_shape(config: Config) -> Shape:
+    return Shape(
+        shard_rows=config.shard_rows,
+        shard_bytes=config.shard_bytes,
+        replicas=config.replicas.max,
+        seats=config.engine.max_num_seqs,
+        deduplicate=config.deduplicate,
+    )
 
 
 def _failures_segment(

@@ -37,7 +37,7 @@ _INT31 = 2**31 - 1
 _INT63 = 2**63 - 1
 _MAX_PIXELS = 16384 * 28 * 28  # 12.8 million: the highest pixel budget of the Qwen-VL processors
 _MAX_PROMPTS = 2048  # OpenAI's bound for the inputs of one embeddings request
-_GREEDY_BELOW = 1e-5  # vLLM takes lower temperatures as greedy
+GREEDY_BELOW = 1e-5  # vLLM takes lower temperatures as greedy
 
 _token_ids = array(integer(0, _INT31), 1_000_000, min_items=1)
 
@@ -220,7 +220,7 @@ def _check_logprobs(body: dict[str, Any]) -> None:
 
 
 def _check_greedy(body: dict[str, Any]) -> None:
-    if body.get("n", 1) > 1 and body.get("temperature", 1) < _GREEDY_BELOW:
+    if body.get("n", 1) > 1 and body.get("temperature", 1) < GREEDY_BELOW:
         raise invalid("body.n", "1 at temperature 0, where all answers are the same", body["n"])
 
 

@@ -1,4 +1,4 @@
-"""What validation remembers of every row: 71 bytes, however long the row is."""
+"""What validation remembers of every row: 109 bytes, however long the row is."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lsi_ray.archive.cuts import shard_stops
+from lsi_ray.archive.duplicates import NO_DIGEST, request_digest
 from lsi_ray.archive.fields import ENDPOINTS
 from lsi_ray.archive.jobs_lines import Line
-from lsi_ray.archive.plan import PLAN_DTYPE, prefix_keys, running_order
+from lsi_ray.archive.order import Keys, Shape, joints, running_order
+from lsi_ray.archive.plan import KEYS, PLAN_DTYPE, prefix_keys
 from lsi_ray.archive.rows import Request
 
 _PLACE = [("row", "<u4"), ("line", "<u4"), ("offset", "<u8"), ("length", "<u4")]
 _CUSTOM_ID = [("id0", "<u8"), ("id1", "<u8")]  # a 128-bit digest
-_KEYS = [("system", "<u8"), ("media", "<u8"), ("text", "<u8")]
+_REQUEST = [("digest0", "<u8"), ("digest1", "<u8")]  # of what is asked, 0 where no row can share the answer
+_KEYS = [(f"key{number}", "<u8") for number in range(KEYS)]
+_WORK = [("prefill", "<u4"), ("decode", "<u4"), ("rendered", "<u4")]
 _COUNTS = [("url", "u1"), ("images", "<u2"), ("videos", "<u2")]
-_DTYPE = np.dtype(_PLACE + _CUSTOM_ID + _KEYS + _COUNTS)
+_DTYPE = np.dtype(_PLACE + _CUSTOM_ID + _REQUEST + _KEYS + _WORK + _COUNTS)
 _BAD = 255
-_pack = struct.Struct("<IIQI16sQQQBHH").pack
+_MOST = 2**32 - 1
+_pack = struct.Struct(f"<IIQI16s16s{KEYS}QIIIBHH").pack
 _URLS = tuple(ENDPOINTS)
 
 
@@ -32,11 +38,19 @@ class Duplicate(NamedTuple):
     first_line: int
 
 
+class Work(NamedTuple):
+    """Of one row, by estimate: tokens in and out, bytes of its media when they are pixels."""
+
+    prefill: int
+    decode: int
+    rendered: int
+
+
 class RowTable:
     def __init__(self) -> None:
         self._packed = bytearray()
 
-    def add(self, line: Line, request: Request) -> None:
+    def add(self, line: Line, request: Request, work: Work) -> None:
         images = sum(ref.kind == "image" for ref in request.media)
         self._packed += _pack(
             request.row_index,
@@ -44,7 +58,9 @@ class RowTable:
             line.offset,
             line.length,
             _digest(request.custom_id),
+            request_digest(request),
             *prefix_keys(request),
+            *(min(amount, _MOST) for amount in work),
             _URLS.index(request.url),
             images,
             len(request.media) - images,
@@ -53,7 +69,7 @@ class RowTable:
     def add_bad(self, line: Line, row_index: int, custom_id: str) -> None:
         """A row that will not run, but whose custom_id is taken."""
         place = (row_index, line.number, line.offset, line.length)
-        self._packed += _pack(*place, _digest(custom_id), 0, 0, 0, _BAD, 0, 0)
+        self._packed += _pack(*place, _digest(custom_id), NO_DIGEST, *(0,) * (KEYS + 3), _BAD, 0, 0)
 
     def rows(self) -> NDArray[np.void]:
         """All rows that were added, in the order of the file. None can be added while the array lives."""
@@ -77,13 +93,30 @@ def duplicates(rows: NDArray[np.void]) -> list[Duplicate]:
     return sorted(Duplicate._make((*place, line)) for place, line in zip(places, first_lines, strict=True))
 
 
-def make_plan(rows: NDArray[np.void]) -> NDArray[np.void]:
-    """`PLAN_DTYPE` entries for `rows`, in running order."""
-    order = running_order(rows["system"], rows["media"], rows["text"])
+def make_plan(rows: NDArray[np.void], shape: Shape) -> tuple[NDArray[np.void], tuple[int, ...]]:
+    """`PLAN_DTYPE` entries for `rows`, in running order, and where each shard of them ends."""
+    keys = np.stack([*(rows[name] for name, _ in _KEYS), _request_numbers(rows, shape.deduplicate)])
+    order = running_order(keys, rows["prefill"].astype(np.int64), rows["decode"].astype(np.int64), shape)
     plan = np.empty(len(rows), PLAN_DTYPE)
-    for name in PLAN_DTYPE.names or ():
+    for name, _ in _PLACE:
         plan[name] = rows[name][order]
-    return plan
+    plan["same_as"] = _first_of_each(keys[-1, order])
+    return plan, shard_stops(joints(keys[:, order]), rows["rendered"][order], shape)
+
+
+def _request_numbers(rows: NDArray[np.void], deduplicate: bool) -> Keys:
+    """Equal for rows that share an answer."""
+    own = np.arange(len(rows), dtype=np.uint64)
+    if not deduplicate:
+        return own
+    _, first, inverse = np.unique(rows[["digest0", "digest1"]], return_index=True, return_inverse=True)
+    alone = (rows["digest0"] == 0) & (rows["digest1"] == 0)
+    return np.where(alone, own, first[inverse].astype(np.uint64))
+
+
+def _first_of_each(numbers: Keys) -> NDArray[np.intp]:
+    _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+    return first[inverse]
 
 
 def count_urls(rows: NDArray[np.void]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 A bad row is a `RowFailure`, the rest runs; also a batch of bad rows only is accepted, and ends with errors only.
 The batch as a whole is refused for: no rows, too many rows, several models, a model that is not served, and with
-`strict` for any bad row. Memory: 71 bytes per row (`row_table`) and the failures; media only while they are probed.
+`strict` for any bad row. Memory: 109 bytes per row (`row_table`) and the failures; media only while they are probed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from lsi_ray.archive.index import ArchiveIndex, read_member
 from lsi_ray.archive.jobs_lines import Line, iter_lines
 from lsi_ray.archive.media_refs import MediaRef, Suggestions
 from lsi_ray.archive.messages import Kind
+from lsi_ray.archive.order import Shape
 from lsi_ray.archive.row_codes import bad_row, shown
 from lsi_ray.archive.row_limits import DEFAULT_ROW_LIMITS, RowLimits
-from lsi_ray.archive.row_table import Duplicate, RowTable, count_urls, duplicates, good, make_plan
+from lsi_ray.archive.row_table import Duplicate, RowTable, Work, count_urls, duplicates, good, make_plan
 from lsi_ray.archive.rows import Request, parse_row, readable_custom_id
-from lsi_ray.archive.weight import most_tokens, prompt_bytes
+from lsi_ray.archive.weight import most_tokens, prompt_bytes, prompt_tokens, rendered_bytes
 from lsi_ray.errors import BatchRefused, Finding, RowError
 
 MAX_FINDINGS = 1000
@@ -32,6 +33,7 @@ _PROGRESS_ROWS = 1000
 
 Probe = Callable[[Kind, bytes], None]
 Progress = Callable[[int, int, int], None]
+DEFAULT_SHAPE = Shape()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class Validation:
     """Lines that are not blank, up to `max_rows`."""
     plan: NDArray[np.void]
     """`PLAN_DTYPE`, in running order; with `failures` it covers every row once."""
+    shard_stops: tuple[int, ...]
+    """Positions of the plan at which its shards end."""
     failures: list[RowFailure]
     """In the order of rows."""
     counts: Counts
@@ -93,13 +97,15 @@ def validate(
     only: Collection[int] | None = None,
     progress: Progress | None = None,
     probe: Probe | None = None,
+    shape: Shape = DEFAULT_SHAPE,
 ) -> Validation:
     """Check every row of the plain tar `file`; of those in `only` (by row, 0-based) if it is given, and then these are
     the rows 0, 1, ... of the batch.
 
     `served_model`: the name or names a row may ask for, None for any. `progress(rows, bytes_done, bytes_total)` is
     told about jobs.jsonl every 1,000 rows. `probe(kind, data)` raises RowError for media that do not open; it is asked
-    once per distinct kind and file. Raises BatchRefused with all findings, at most 1,000 and a count of the rest.
+    once per distinct kind and file. `shape`: what the plan is made for. Raises BatchRefused with all findings, at most
+    1,000 and a count of the rest.
     """
     served = frozenset([served_model]) if isinstance(served_model, str) else served_model
     scan = _Scan(file, index, limits, probe)
@@ -115,7 +121,7 @@ def validate(
             progress(scan.rows, line.offset + line.length - index.jobs.offset, index.jobs.size)
     if progress is not None:
         progress(scan.rows, index.jobs.size, index.jobs.size)
-    return scan.finish(served, strict)
+    return scan.finish(served, strict, shape)
 
 
 class _Models:
@@ -184,12 +190,14 @@ class _Scan:
                 self._table.add_bad(line, row_index, custom_id)
             self._fail(row_index, line.number, custom_id, error)
             return
-        self._table.add(line, request)
-        self._prompt_bytes += prompt_bytes(request, line.length)
-        self._max_tokens += most_tokens(request, self._limits.max_tokens)
+        text, media = prompt_bytes(request, line.length), rendered_bytes(request, self._media)
+        answer = most_tokens(request, self._limits.max_tokens)
+        self._table.add(line, request, Work(prompt_tokens(text, media), answer, media))
+        self._prompt_bytes += text
+        self._max_tokens += answer
         self._models.add(request.body["model"], line.number)
 
-    def finish(self, served: Collection[str] | None, strict: bool) -> Validation:
+    def finish(self, served: Collection[str] | None, strict: bool, shape: Shape) -> Validation:
         rows = self._table.rows()
         for duplicate in duplicates(rows):
             self._fail_duplicate(duplicate)
@@ -198,7 +206,8 @@ class _Scan:
         runnable = good(rows)
         model = next(iter(self._models.lines), None) or (next(iter(served)) if served and len(served) == 1 else None)
         self._warn()
-        return Validation(model, self.rows, make_plan(runnable), self._failures, self._count(runnable), self.warnings)
+        plan, stops = make_plan(runnable, shape)
+        return Validation(model, self.rows, plan, stops, self._failures, self._count(runnable), self.warnings)
 
     def _request(self, line: Line, row_index: int) -> Request:
         if line.data is None:

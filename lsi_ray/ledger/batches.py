@@ -13,7 +13,16 @@ from lsi_ray.ledger.records import Batch, NewBatch, Progress
 from lsi_ray.ledger.states import BatchStatus, check
 from lsi_ray.ledger.workdir import check_name
 
-COUNTERS = ("completed", "failed", "prompt_tokens", "completion_tokens", "cached_tokens", "rows_begun", "rows_rerun")
+COUNTERS = (
+    "completed",
+    "failed",
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+    "deduplicated",
+    "rows_begun",
+    "rows_rerun",
+)
 
 SELECT = "SELECT * FROM batches JOIN counts USING (batch_no)"
 

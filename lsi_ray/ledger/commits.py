@@ -19,7 +19,7 @@ from lsi_ray.ledger.records import Answers, CommitResult, SegmentRef
 from lsi_ray.ledger.states import BatchStatus
 from lsi_ray.ledger.workdir import check_name
 
-SUMS = ("completed", "failed", "prompt_tokens", "completion_tokens", "cached_tokens")
+SUMS = ("completed", "failed", "prompt_tokens", "completion_tokens", "cached_tokens", "deduplicated")
 
 
 def commit(db: sqlite3.Connection, segment: SegmentRef, answers: Answers, now: float) -> CommitResult:
@@ -74,12 +74,13 @@ def _mark(db: sqlite3.Connection, batch_no: int, ordered: list[int]) -> list[int
 
 
 def _sums(answers: Answers, indices: Iterable[int]) -> dict[str, int]:
-    sums = dict.fromkeys(SUMS, 0)
+    sums, shared = dict.fromkeys(SUMS, 0), set(answers.deduplicated)
     for i in indices:
         sums["failed" if answers.failed[i] else "completed"] += 1
         sums["prompt_tokens"] += answers.prompt_tokens[i]
         sums["completion_tokens"] += answers.completion_tokens[i]
         sums["cached_tokens"] += answers.cached_tokens[i]
+        sums["deduplicated"] += i in shared
     return sums
 
 
@@ -93,8 +94,8 @@ def record(
 ) -> None:
     """`taken` None: rows that validation answered, which have no positions."""
     db.execute(
-        "INSERT INTO segments (batch_no, name, size, rows, sha256, positions, refused, completed, failed,"
-        " prompt_tokens, completion_tokens, cached_tokens) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO segments (batch_no, name, size, rows, sha256, positions, refused, {', '.join(SUMS)})"
+        f" VALUES (?, ?, ?, ?, ?, ?, ?{', ?' * len(SUMS)})",
         (
             batch_no,
             check_name(ref.name),

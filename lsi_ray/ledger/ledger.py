@@ -69,12 +69,14 @@ class Ledger:
         segment: SegmentRef | None = None,
         failed: int | None = None,
         errors: Sequence[ErrorNote] = (),
+        shard_stops: Sequence[int] | None = None,
     ) -> Batch:
-        """End of validation. `segment` holds the `rows_total - plan_rows` rows that validation answered, of which
-        `failed` (all by default) are errors. Without a row to run the batch is `finalizing` at once. Cancelled,
-        expired or failed meanwhile: `illegal_transition`."""
+        """End of validation. Shards end at `shard_stops`, or else have `shard_rows` rows each. `segment` holds the
+        `rows_total - plan_rows` rows that validation answered, of which `failed` (all by default) are errors. Without
+        a row to run the batch is `finalizing` at once. Cancelled, expired or failed meanwhile: `illegal_transition`."""
+        cuts = shards.cuts(plan_rows, shard_rows, shard_stops)
         with self._database.transaction(durable=True) as db:
-            lifecycle.start(db, batch_id, rows_total, plan_rows, shard_rows, segment, failed, errors, self._clock())
+            lifecycle.start(db, batch_id, rows_total, plan_rows, cuts, segment, failed, errors, self._clock())
             return batches.read(db, batches.find(db, batch_id))
 
     def fail_batch(self, batch_id: str, findings: Sequence[Finding]) -> Batch:

@@ -19,7 +19,7 @@ def start(
     batch_id: str,
     rows_total: int,
     plan_rows: int,
-    shard_rows: int,
+    cuts: shards.Cuts,
     segment: SegmentRef | None,
     failed: int | None,
     errors: Sequence[ErrorNote],
@@ -27,31 +27,31 @@ def start(
 ) -> None:
     batch = batches.find(db, batch_id)
     if batch["shard_rows"]:
-        _check_same_start(db, batch, (rows_total, plan_rows, shard_rows), segment)
+        _check_same_start(db, batch, (rows_total, plan_rows, cuts.most), segment)
         return
     answered = rows_total - plan_rows
     failed = answered if failed is None else failed
-    _check_start(rows_total, plan_rows, shard_rows, segment, failed)
+    _check_start(rows_total, plan_rows, cuts, segment, failed)
     batches.move(db, batch, BatchStatus.IN_PROGRESS, now)
     batch_no = batch["batch_no"]
-    db.execute("UPDATE batches SET shard_rows = ? WHERE batch_no = ?", (shard_rows, batch_no))
+    db.execute("UPDATE batches SET shard_rows = ? WHERE batch_no = ?", (cuts.most, batch_no))
     batches.count(db, batch_no, rows_total=rows_total, plan_rows=plan_rows)
     if segment is not None:
         sums = dict.fromkeys(commits.SUMS, 0) | {"completed": answered - failed, "failed": failed}
         commits.record(db, batch_no, segment, None, [], sums)
         batches.count(db, batch_no, **sums)
         digest.add(db, batch_no, segment.name, errors)
-    shards.cut(db, batch_no, plan_rows, shard_rows)
+    shards.insert(db, batch_no, cuts)
     batches.finish_if_answered(db, batch_no, now)
 
 
-def _check_start(rows_total: int, plan_rows: int, shard_rows: int, segment: SegmentRef | None, failed: int) -> None:
+def _check_start(rows_total: int, plan_rows: int, cuts: shards.Cuts, segment: SegmentRef | None, failed: int) -> None:
     answered = rows_total - plan_rows
     held = segment.rows if segment else 0
-    if not (0 <= plan_rows <= rows_total and shard_rows > 0 and held == answered and 0 <= failed <= answered):
+    if not (0 <= plan_rows <= rows_total and cuts.part(plan_rows) and held == answered and 0 <= failed <= answered):
         raise LedgerError(
             "bad_answers",
-            f"{rows_total} rows, {plan_rows} to run in shards of {shard_rows}, {held} answered by validation, "
+            f"{rows_total} rows, {plan_rows} to run in shards of {cuts.most}, {held} answered by validation, "
             f"{failed} of them failed: this does not add up",
         )
 

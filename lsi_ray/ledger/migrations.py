@@ -108,7 +108,13 @@ def m004_page(db: sqlite3.Connection) -> None:
     db.execute("CREATE TABLE pace (batch_no INTEGER PRIMARY KEY REFERENCES batches, step REAL, moments BLOB NOT NULL)")
 
 
-MIGRATIONS: tuple[Migration, ...] = (m001_initial, m002_service, m003_admission, m004_page)
+def m005_deduplicated(db: sqlite3.Connection) -> None:
+    # Rows that share the answer of another: of each segment, and of the batch.
+    for table in ("counts", "segments"):
+        db.execute(f"ALTER TABLE {table} ADD COLUMN deduplicated INTEGER NOT NULL DEFAULT 0")
+
+
+MIGRATIONS: tuple[Migration, ...] = (m001_initial, m002_service, m003_admission, m004_page, m005_deduplicated)
 
 
 def migrate(db: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> list[str]:

@@ -67,7 +67,8 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`outstanding`: rows leased and not answered. `rows_begun` - `rows_rerun`: distinct rows that ever ran."""
+    """`outstanding`: rows leased and not answered. `rows_begun` - `rows_rerun`: distinct rows that ever ran.
+    `deduplicated`: rows that share the answer of another."""
 
     batch_id: str
     status: BatchStatus
@@ -81,6 +82,7 @@ class Progress:
     rows_rerun: int
     outstanding: int
     quarantined: int
+    deduplicated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,8 @@ class ResultLine:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    deduplicated: bool = False
+    """It shares the answer of another row, whose tokens it tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,8 @@ class Answers:
     completion_tokens: tuple[int, ...]
     cached_tokens: tuple[int, ...]
     errors: tuple[ErrorNote, ...] = ()
+    deduplicated: tuple[int, ...] = ()
+    """Places in the segment of rows that share the answer of another."""
 
     @classmethod
     def of(cls, batch_id: str, results: Sequence[ResultLine]) -> Answers:
@@ -182,6 +188,7 @@ class Answers:
             tuple(r.completion_tokens for r in results),
             tuple(r.cached_tokens for r in results),
             error_notes(results),
+            tuple(index for index, r in enumerate(results) if r.deduplicated),
         )
 
 

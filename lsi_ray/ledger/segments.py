@@ -36,9 +36,10 @@ ENTRY = np.dtype(
         ("prompt_tokens", "<u4"),
         ("completion_tokens", "<u4"),
         ("cached_tokens", "<u4"),
-        ("failed", "u1"),
+        ("flags", "u1"),
     ]
 )
+_FAILED, _DEDUPLICATED = 1, 2
 _PACK_ENTRY = struct.Struct("<QIIIIIIIB")
 _TRAILER = struct.Struct("<QII")  # offset of the table, rows, CRC-32 of the table
 _DIGEST = hashlib.sha256().digest_size
@@ -81,7 +82,8 @@ class _Writer:
         for r in results:
             self._table += _PACK_ENTRY.pack(
                 self.size, len(r.line), zlib.crc32(r.line), r.row, r.position,
-                r.prompt_tokens, r.completion_tokens, r.cached_tokens, r.failed,
+                r.prompt_tokens, r.completion_tokens, r.cached_tokens,
+                _FAILED * r.failed | _DEDUPLICATED * r.deduplicated,
             )  # fmt: skip
             self._put(file, r.line)
             self.rows += 1
@@ -153,8 +155,9 @@ def _read_table(path: Path, ref: SegmentRef) -> Table:
 
 
 def _result(entry: tuple[Any, ...], line: bytes) -> ResultLine:
-    _, _, _, row, position, prompt_tokens, completion_tokens, cached_tokens, failed = entry
-    return ResultLine(row, position, line, bool(failed), prompt_tokens, completion_tokens, cached_tokens)
+    _, _, _, row, position, prompt_tokens, completion_tokens, cached_tokens, flags = entry
+    failed, deduplicated = bool(flags & _FAILED), bool(flags & _DEDUPLICATED)
+    return ResultLine(row, position, line, failed, prompt_tokens, completion_tokens, cached_tokens, deduplicated)
 
 
 class Results:

@@ -8,7 +8,8 @@ suspect (attempt 2, then 3) has at most 8, then 1, unanswered rows and runs alon
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
 
@@ -34,10 +35,35 @@ INSERT = """INSERT INTO shards (batch_no, start, stop, attempt, state, todo, don
             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
-def cut(db: sqlite3.Connection, batch_no: int, plan_rows: int, shard_rows: int) -> None:
-    starts = ((start, min(start + shard_rows, plan_rows)) for start in range(0, plan_rows, shard_rows))
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """`stops`: where each shard of a plan ends. `most`: rows in the largest, or in any that there might have been."""
+
+    stops: tuple[int, ...]
+    most: int
+
+    def part(self, plan_rows: int) -> bool:
+        """Whether they part the plan without gap or overlap."""
+        ascending = all(a < b for a, b in pairwise((0, *self.stops)))
+        return self.most > 0 and ascending and (self.stops[-1] if self.stops else 0) == plan_rows
+
+
+def cuts(plan_rows: int, shard_rows: int, stops: Sequence[int] | None) -> Cuts:
+    """As `stops` says, or else every `shard_rows`."""
+    if stops is not None:
+        return Cuts(tuple(stops), max((b - a for a, b in pairwise((0, *stops))), default=shard_rows))
+    return Cuts(
+        (*range(shard_rows, plan_rows, shard_rows), plan_rows) if plan_rows and shard_rows > 0 else (), shard_rows
+    )
+
+
+def insert(db: sqlite3.Connection, batch_no: int, cuts: Cuts) -> None:
     db.executemany(
-        INSERT, ((batch_no, a, b, 1, ShardState.PENDING, b - a, positions.empty(a, b), 0, 0) for a, b in starts)
+        INSERT,
+        (
+            (batch_no, a, b, 1, ShardState.PENDING, b - a, positions.empty(a, b), 0, 0)
+            for a, b in pairwise((0, *cuts.stops))
+        ),
     )
 
 

@@ -101,12 +101,6 @@ class Served:
     config: Config
     settings: ModelSettings
 
-    @property
-    def shard_sizes(self) -> tuple[int, int]:
-        """Rows of the smallest shard (of a batch with videos) and of the largest."""
-        config = self.config
-        return max(1, config.media_shard_rows // 4), max(config.shard_rows, config.media_shard_rows)
-
 
 @dataclass(frozen=True, slots=True)
 class Deployment:

@@ -55,15 +55,12 @@ class ModelLedger(RemoteLedger):
 class StreamDriver:
     """One execution of a model's stream, from `start` until its source has ended or it breaks."""
 
-    def __init__(
-        self, config: Config, work: Path, ledger: RemoteLedger, shard_sizes: tuple[int, int], replicas: int
-    ) -> None:
+    def __init__(self, config: Config, work: Path, ledger: RemoteLedger, replicas: int) -> None:
         quiet()
         log_lines()
         self._config = config
         self._work = work
         self._ledger = ledger
-        self._shard_sizes = shard_sizes
         self._wanted = Wanted(replicas)
         self._ended = threading.Event()
         self._end = StreamEnd(config.model)
@@ -87,8 +84,7 @@ class StreamDriver:
         try:
             self._ledger.forget_replicas_of(model)
             session = self._ledger.open_session(model)
-            smallest, largest = self._shard_sizes
-            stream = build_stream(self._config, self._work, self._ledger, session, smallest, largest)
+            stream = build_stream(self._config, self._work, self._ledger, session)
             self._wanted.follow(stream, self._config)
             for _ in stream.iter_internal_ref_bundles():
                 pass
@@ -129,7 +125,7 @@ class RayStreams:
             scheduling_strategy=this_node(),
         )
         ledger = ModelLedger(self._service, model)
-        actor = driver.remote(served.config, self._work, ledger, served.shard_sizes, replicas)
+        actor = driver.remote(served.config, self._work, ledger, replicas)
         actor.start.remote()
         self._hold(model, actor, replicas)
 

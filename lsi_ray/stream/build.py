@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
+from lsi_ray.archive.cuts import smallest_shard
 from lsi_ray.config import Config, VllmEngine
 from lsi_ray.stream.commit import Commit
 from lsi_ray.stream.generate import Generate
@@ -25,22 +26,20 @@ def build_stream(
     work: Path,
     ledger: RemoteLedger,
     session: int,
-    shard_rows: int,
-    largest_shard: int | None = None,
     log_file: Path | None = None,
 ) -> Dataset:
     """source -> render -> generate -> commit, as a lazy Ray Data execution whose blocks are shards.
 
-    `shard_rows`: rows per shard of the batches at hand, or of the smallest that may come; sets how many shards fill an
-    engine. The rows that are out at once follow from the largest, so that a stream of all sizes holds no more of them.
+    As many shards may be in a replica as the smallest ones fill it, and as many again that wait for one long row each;
+    what it holds of larger ones `Room` bounds. The rows that are out at once follow from the ordinary ones.
     `log_file`: where the stages log, on storage that they share; None is each one's standard error.
     """
     _set_context()
     stages = as_stream_ledger(ledger)
-    in_flight = shards_in_flight(config, shard_rows)
+    in_flight = 2 * shards_in_flight(config, smallest_shard(config.shard_rows))
     render_max = render_workers(config)
-    largest = largest_shard or shard_rows
-    outstanding = largest * (config.replicas.max * (shards_in_flight(config, largest) + 2) + 2 * render_max + 2)
+    waiting = config.replicas.max * (shards_in_flight(config, config.shard_rows) + 2) + 2 * render_max + 2
+    outstanding = config.shard_rows * waiting
 
     leased = _read(LeaseSource(stages, session, outstanding))
     rendered = leased.map_batches(
@@ -87,7 +86,7 @@ _SHARD: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy
 
 
 def shards_in_flight(config: Config, shard_rows: int) -> int:
-    """Shards in one replica: twice what its scheduler runs at once, so that it never waits for a block."""
+    """Shards that fill one replica: twice what its scheduler runs at once, so that it never waits for a block."""
     return max(2, math.ceil(2 * config.engine.max_num_seqs / shard_rows))
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import uuid
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
+from lsi_ray.archive.duplicates import shared_body
 from lsi_ray.archive.lines import answer_id, failure_line, success_line
 from lsi_ray.config import Config
-from lsi_ray.engine import make_finisher
+from lsi_ray.engine import Answer, Finisher, make_finisher
 from lsi_ray.errors import RowError
 from lsi_ray.ledger.records import Answers, ResultLine
 from lsi_ray.ledger.segments import write_segment
@@ -24,6 +26,22 @@ from lsi_ray.stream.render import prepare_process
 from lsi_ray.stream.stage_metrics import StageMetrics
 
 log = logging.getLogger(__name__)
+
+
+class _Answers:
+    """Of one packet; rows that share a payload share the reading of it too."""
+
+    def __init__(self, finisher: Finisher, batch_id: str) -> None:
+        self._finisher = finisher
+        self._batch_id = batch_id
+        self._read: dict[int, Answer] = {}
+
+    def of(self, row: Row) -> Answer:
+        assert row.payload is not None
+        request_id = answer_id(self._batch_id, row.row)
+        if (answer := self._read.get(id(row.payload))) is None:
+            answer = self._read[id(row.payload)] = self._finisher.finish(row.payload, request_id)
+        return replace(answer, body=shared_body(answer.body, request_id)) if row.deduplicated else answer
 
 
 class Commit:
@@ -41,7 +59,8 @@ class Commit:
         return pa.table({"rows": [accepted]})
 
     def _commit(self, packet: Packet) -> int:
-        results = [self._result(packet.batch_id, row) for row in packet.rows]
+        answers = _Answers(self._finisher, packet.batch_id)
+        results = [self._result(answers, packet.batch_id, row) for row in packet.rows]
         folder = self._work.batch(packet.batch_id).segments
         try:
             # A name of its own for each try: a repeated task never overwrites a file that the ledger refers to.
@@ -55,12 +74,11 @@ class Commit:
             (folder / segment.name).unlink(missing_ok=True)
         return committed.accepted
 
-    def _result(self, batch_id: str, row: Row) -> ResultLine:
+    def _result(self, answers: _Answers, batch_id: str, row: Row) -> ResultLine:
         try:
             if row.error is not None:
                 raise row.error
-            assert row.payload is not None
-            answer = self._finisher.finish(row.payload, answer_id(batch_id, row.row))
+            answer = answers.of(row)
         except RowError as error:
             return self._failure(batch_id, row, error)
         except Exception as error:  # a parser tripped over what the model said: the row fails, its neighbours do not
@@ -73,6 +91,7 @@ class Commit:
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
             cached_tokens=answer.cached_tokens,
+            deduplicated=row.deduplicated,
         )
 
     def _failure(self, batch_id: str, row: Row, error: RowError) -> ResultLine:

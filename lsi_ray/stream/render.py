@@ -42,26 +42,39 @@ class Render:
         if files is None:
             return _packet(lease, [])
         begun, reading = time.perf_counter(), Reading(files)
-        rows = [await self._render_row(files, position, reading) for position in lease.todo()]
+        rows = await self._render_rows(files, lease, reading)
         self._metrics.took("read", reading.seconds)
         self._metrics.took("render", time.perf_counter() - begun - reading.seconds)
         self._metrics.media(reading.media_bytes)
         return _packet(lease, rows)
 
-    async def _render_row(self, files: BatchFiles, position: int, reading: Reading) -> Row:
-        entry = files.plan[position]
-        row = Row(position, int(entry["row"]), int(entry["line"]), custom_id=None)
+    async def _render_rows(self, files: BatchFiles, lease: Lease, reading: Reading) -> list[Row]:
+        rendered: dict[int, Row] = {}
+        rows = []
+        for position in lease.todo():
+            entry = files.plan[position]
+            same_as = int(entry["same_as"])
+            row = Row(position, int(entry["row"]), int(entry["line"]), custom_id=None, same_as=same_as)
+            await self._render_row(row, rendered.get(same_as), reading, lease.cache_salt)
+            rendered.setdefault(same_as, row)
+            rows.append(row)
+        return rows
+
+    async def _render_row(self, row: Row, same: Row | None, reading: Reading, caller: str) -> None:
+        """`same`: a rendered row that asks the same."""
         try:
-            request = reading.request(position)
+            request = reading.request(row.position)
             row.custom_id = request.custom_id
-            row.payload = await self._renderer.render(request, reading.read_media)
+            if same is not None:
+                row.payload, row.error = same.payload, same.error
+                return
+            row.payload = await self._renderer.render(request, reading.read_media, caller)
         except RowError as error:
             row.error = error
         except (EngineError, ArchiveError):  # this worker or its storage is sick: that ends the attempt, not the row
             raise
         except Exception as error:  # a bug met by one row must not end the others; the row says what happened
             row.error = RowError("internal_error", f"rendering failed: {type(error).__name__}: {error}", status=500)
-        return row
 
     def _open(self, batch_id: str) -> BatchFiles | None:
         """None when the batch was cancelled or has expired, and is erased: nobody will ask for these rows."""

@@ -106,10 +106,9 @@ class _Runner:
         self._ledger.forget_replicas()
         session = self._ledger.open_session(self._config.model)
         self.sessions += 1
-        shard_rows = self._ledger.batch(self._batch_id).shard_rows
         try:
             log_file = self._work / LOG_FILE
-            stream = build_stream(self._config, self._work, self._ledger, session, shard_rows, log_file=log_file)
+            stream = build_stream(self._config, self._work, self._ledger, session, log_file)
             for _ in stream.iter_internal_ref_bundles():
                 pass
         except (RayError, LsiError) as error:

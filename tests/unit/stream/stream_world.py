@@ -51,14 +51,16 @@ class NotedLedger(Ledger):
 class World:
     """One started batch, and its stages."""
 
-    def __init__(self, folder: Path, prompts: list[str], *, shard_rows: int = 4, **engine: float) -> None:
+    def __init__(
+        self, folder: Path, prompts: list[str], *, shard_rows: int = 4, greedy: bool = False, **engine: float
+    ) -> None:
         engine = {"type": "simulated", "allow_scripts": True, **engine}  # type: ignore[dict-item]
         self.config = parse_config({"model": "m", "engine": engine}, source="test")
         self.work = WorkDir(folder / "work").create()
         self.ledger = NotedLedger(self.work.ledger)
         self.files = self.work.batch(BATCH).create()
         tar = folder / "in.tar"
-        write_tar(tar, prompts)
+        write_tar(tar, prompts, {"temperature": 0} if greedy else {})
         with open(tar, "rb") as file:
             index = index_tar(file)
             checked = validate(file, index, served_model="m")
@@ -92,13 +94,13 @@ class World:
         return found
 
 
-def write_tar(path: Path, prompts: list[str]) -> None:
+def write_tar(path: Path, prompts: list[str], fields: dict[str, Any]) -> None:
     rows = [
         {
             "custom_id": f"r{number}",
             "method": "POST",
             "url": "/v1/chat/completions",
-            "body": {"model": "m", "max_tokens": 4, "messages": [{"role": "user", "content": prompt}]},
+            "body": {"model": "m", "max_tokens": 4, "messages": [{"role": "user", "content": prompt}], **fields},
         }
         for number, prompt in enumerate(prompts)
     ]
