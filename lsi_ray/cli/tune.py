@@ -89,10 +89,11 @@ def _search(options: TuneOptions, config: Config, scratch: Path, gpus: int, said
         render_s=budget / 5,
         limit_s=max(budget, 600.0),
         alive=check_interrupts,
+        say=lambda words: said.say(f"  {words}"),
     )
 
     def measure(candidate: Candidate, beat: float) -> Measurement:
-        said.say(f"{candidate}: starting the engine")
+        said.say(f"{candidate}:")
         return runner.measure(candidate, beat)
 
     return Search(config, measure, budget, gpus=gpus, tell=said.tell)

@@ -42,6 +42,11 @@ class Task:
     """Rows per second that the best so far does; 0 for none."""
     out: str
     """Where the Measurement goes, as JSON."""
+    phase: str
+    """Where it says what it is doing, in words."""
+
+    def doing(self, words: str) -> None:
+        Path(self.phase).write_text(words)
 
 
 Look = Callable[[], tuple[Load, dict[str, int | float]]]
@@ -51,12 +56,15 @@ Look = Callable[[], tuple[Load, dict[str, int | float]]]
 async def measure(task: Task) -> Measurement:
     config = parse_config(task.config, source="the candidate")
     begun = time.monotonic()
+    task.doing("rendering the sample, if that is still to do")
     rows = await rendered(Path(task.scratch), config, task.render_s)
     began = time.monotonic()
+    task.doing("starting the engine")
     engine, look = _watched(config)
     try:
         await engine.start()
         started = time.monotonic()
+        task.doing(f"the engine is up after {started - began:.0f} s; measuring with {len(rows):,} rows")
         feeder = Feeder(engine, rows, int(look()[1][SEATS]))
         fed = await feeder.run(task.seconds, task.beat)
         load, effective = look()
@@ -125,7 +133,9 @@ def main(path: Path) -> None:
         done = asyncio.run(measure(task))
     except ConfigError as error:  # an argument that this vLLM refuses
         done = Measurement(failure=str(error))
-    Path(task.out).write_bytes(msgspec.json.encode(done))
+    unfinished = Path(f"{task.out}.tmp")
+    unfinished.write_bytes(msgspec.json.encode(done))
+    unfinished.replace(task.out)
 
 
 if __name__ == "__main__":

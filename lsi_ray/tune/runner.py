@@ -44,6 +44,7 @@ class Runner:
     """For all of one candidate: an engine that starts for longer has failed."""
     alive: Callable[[], None] = lambda: None
     """Called while a child runs; may raise to end it."""
+    say: Callable[[str], None] = lambda _: None
 
     def measure(self, candidate: Candidate, beat: float) -> Measurement:
         """`beat` is a score, rows per second and GPU. Raises what `alive` raises."""
@@ -53,6 +54,7 @@ class Runner:
             return Measurement(failure=str(error))
         number = len(list(self.scratch.glob("task-*.json")))
         out, log = self.scratch / f"measured-{number}.json", self.scratch / f"log-{number}.txt"
+        phase = self.scratch / f"phase-{number}.txt"
         task = Task(
             config.model_dump(mode="json"),
             str(self.scratch),
@@ -60,10 +62,11 @@ class Runner:
             self.render_s,
             beat * max(config.engine.gpus, 1),
             str(out),
+            str(phase),
         )
         path = self.scratch / f"task-{number}.json"
         path.write_bytes(msgspec.json.encode(task))
-        ended = self._run(path, log)
+        ended = self._run(path, log, phase)
         if not out.exists():
             return Measurement(failure=root_cause(log) or ended)
         measured = msgspec.json.decode(out.read_bytes(), type=Measurement)
@@ -71,7 +74,7 @@ class Runner:
             return replace(measured, failure=cause)
         return measured
 
-    def _run(self, task: Path, log: Path) -> str:
+    def _run(self, task: Path, log: Path, phase: Path) -> str:
         """How the child ended, in words."""
         with log.open("wb") as file:
             child = subprocess.Popen(
@@ -81,12 +84,17 @@ class Runner:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        said = ""
         deadline = time.monotonic() + self.limit_s
         try:
             while child.poll() is None:
                 if time.monotonic() > deadline:
                     return f"it was not done after {self.limit_s:.0f} s"
                 self.alive()
+                doing = phase.read_text() if phase.exists() else ""
+                if doing not in ("", said):  # empty: it is just being written
+                    said = doing
+                    self.say(said)
                 time.sleep(_POLL_S)
             return f"its process ended with {_status(child.returncode)}"
         finally:
