@@ -64,7 +64,7 @@ class Said:
     def conclusion(self, output: Path, found: Found, comments_kept: bool) -> None:
         assert found.best is not None
         if found.best == Candidate():
-            self._out.print(f"The given config is the best ({escape(found.ended)}): go on with {escape(str(output))}")
+            self._out.print(f"{_verdict(found)} ({escape(found.ended)}): go on with {escape(str(output))}")
             return
         if not comments_kept:
             self._out.print("The comments of the config are not in the new one: its YAML could not be edited in place.")
@@ -73,6 +73,17 @@ class Said:
         self._out.print(
             f"[bold]{escape(str(output))}[/bold]: {escape(str(found.best))}; {gain}{sure} ({escape(found.ended)})"
         )
+
+
+def _verdict(found: Found) -> str:
+    """Of a search that ends where it began: how much there is behind that."""
+    others = [trial for trial in found.trials.values() if trial is not found.given]
+    if not others:
+        return "Only the given config was measured"
+    failed = sum(trial.failure is not None for trial in others)
+    if failed == len(others):
+        return f"Nothing but the given config ran: {failed} others failed"
+    return f"The given config is the best of {len(others) - failed + 1}"
 
 
 def _row(found: Found, trial: Trial) -> list[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lsi_ray.cli.tune_report import Said
 from lsi_ray.config import Config, parse_config
 from lsi_ray.engine.load import Load
 from lsi_ray.errors import EngineError
@@ -175,3 +177,19 @@ def test_rendering_the_sample_is_not_charged_to_later_candidates():
 
     Search(config(), rendering, 14 * 60.0, clock=machine.clock).run()
     assert len(machine.asked) >= 6
+
+
+@pytest.mark.parametrize(
+    ("speed", "minutes", "verdict"),
+    [
+        (lambda _: 100.0, 1, "Only the given config was measured (the time was up)"),
+        (lambda values: 100.0 if values == GIVEN else "no", 60, "Nothing but the given config ran: 4 others failed"),
+        (lambda _: 100.0, 60, "The given config is the best of 5"),
+    ],
+)
+def test_the_verdict_says_how_much_is_behind_it(speed, minutes, verdict, capsys):
+    found = Machine(speed).search(minutes=minutes).run()
+    said = Said(as_json=False)
+    said.table(found)
+    said.conclusion(Path("given.yaml"), found, comments_kept=True)
+    assert verdict in capsys.readouterr().out
