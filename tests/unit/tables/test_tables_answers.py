@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -93,3 +94,30 @@ def test_what_is_no_output_leaves_no_table(tmp_path, content, message):
     assert done.exit_code == 2
     assert message in " ".join(done.output.split())
     assert not (tmp_path / "t.parquet").exists()
+
+
+class Service:
+    """A client of a service with one batch, which runs or has ended."""
+
+    def __init__(self, ended: bool) -> None:
+        self._ended = ended
+
+    def get(self, batch_id: str) -> Any:
+        files = ("f1", None) if self._ended else (None, None)
+        return SimpleNamespace(id=batch_id, status="x", output_file_id=files[0], error_file_id=files[1])
+
+    def results(self, batch_id: str) -> Any:
+        assert not self._ended, batch_id
+        return (SimpleNamespace(line=line) for line in (CHAT, CRASHED))
+
+    def download(self, file_id: str, path: Path) -> None:
+        assert file_id == "f1"
+        path.write_text(json.dumps(TEXT) + "\n")
+
+
+@pytest.mark.parametrize(("ended", "ids"), [(False, ["a", "e"]), (True, ["b"])])
+def test_a_batch_of_a_service_becomes_a_table_while_it_runs_and_after(tmp_path, monkeypatch, ended, ids):
+    monkeypatch.setattr("lsi_ray.cli.tables.Client", lambda _: Service(ended))
+    assert table("batch_1", "--parquet", tmp_path / "t.parquet").exit_code == 0
+    assert pq.read_table(tmp_path / "t.parquet").column("custom_id").to_pylist() == ids
+    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
