@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from calendar import timegm
+from math import isnan
 from time import strptime
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 REDACTED = "<redacted>"
+_LAST_SECOND = 253_402_300_799.0
 
 
 class SecretUrl:
@@ -36,12 +38,14 @@ class SecretUrl:
 
     @property
     def expires_at(self) -> float | None:
-        """When the signature ends, in seconds since the epoch; None when the URL does not say, or not legibly."""
+        """When the signature ends, in seconds since the epoch; None when the URL does not say, or not legibly. Never
+        before the epoch nor after the year 9999, which no calendar could show."""
         try:
             query = {key.lower(): value for key, value in parse_qsl(urlsplit(self._text).query)}
-            return _expiry(query)
+            ends = _expiry(query)
         except ValueError:
             return None
+        return None if ends is None or isnan(ends) else min(max(ends, 0.0), _LAST_SECOND)
 
     def __str__(self) -> str:
         return redact_url(self._text)
@@ -69,7 +73,12 @@ def redact_url(text: str) -> str:
     authority, slash, path = _split_first(rest, "/\\")
     if "@" in authority:
         authority = f"{REDACTED}@{authority.rpartition('@')[2]}"
-    return f"{scheme}{slashes}{authority}{slash}{path}{f'?{REDACTED}' if mark else ''}"
+    return _printable(f"{scheme}{slashes}{authority}{slash}{path}{f'?{REDACTED}' if mark else ''}")
+
+
+def _printable(text: str) -> str:
+    """No line breaks to forge a log with, and no surrogates, which no answer can hold."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _split_first(text: str, marks: str) -> tuple[str, str, str]:
