@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from ray.exceptions import RayActorError, RayTaskError
 
+from lsi_ray.archive.messages import Kind
 from lsi_ray.errors import LsiError
 from lsi_ray.ledger.records import Batch, SegmentRef
 from lsi_ray.ledger.service_records import File, Moment, SignIn, Token
@@ -207,16 +208,15 @@ class RayBackend:
         batch, _ = await self._here(caller, batch_id)
         if not batch.plan_rows:
             raise ServiceError("not_found", f"no such row of {batch_id}")
-        return await asyncio.to_thread(self._thumbnail, caller, batch, position, number)
+        return await self._thumbnails.make(caller.id, lambda: self._medium(batch, position, number))
 
-    def _thumbnail(self, caller: Caller, batch: Batch, position: int, number: int) -> bytes:
+    def _medium(self, batch: Batch, position: int, number: int) -> tuple[Kind, bytes]:
         config, folder = self._deployment.config(batch.model), self._work.batch(batch.batch_id)
         with _erased_meanwhile(batch.batch_id):
             found = row_sample.read_media(folder, config, position, number)
         if found is None:
             raise ServiceError("not_found", f"no such picture of {batch.batch_id}")
-        ref, data = found
-        return self._thumbnails.make(caller.id, ref.kind, data)
+        return found
 
     async def _here(self, caller: Caller, batch_id: str) -> tuple[Batch, Sequence[SegmentRef]]:
         served, segments, _ = await self._call("result_files", caller, batch_id)

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from lsi_ray.archive.rows import MediaRef, Request
+from lsi_ray.archive.messages import Kind
+from lsi_ray.archive.rows import Request
 from lsi_ray.batch_files import BatchFiles
 from lsi_ray.config import Config
 from lsi_ray.errors import RowError
@@ -37,7 +38,7 @@ def sample(
         return tuple(_row(line, None if line.position == NO_POSITION else files) for line in lines)
 
 
-def read_media(folder: BatchDir, config: Config, position: int, number: int) -> tuple[MediaRef, bytes] | None:
+def read_media(folder: BatchDir, config: Config, position: int, number: int) -> tuple[Kind, bytes] | None:
     """The image or video that a row refers to as its `number`-th; None: there is none, or it is not read."""
     with closing(BatchFiles.open(folder, config)) as files:
         if position >= len(files.plan):
@@ -48,7 +49,7 @@ def read_media(folder: BatchDir, config: Config, position: int, number: int) -> 
         ref = media[number]
         if ref.kind == "video" and ref.member is not None and files.index.members[ref.member].size > _VIDEO_BYTES:
             return None
-        return ref, files.read_media(ref)
+        return ref.kind, files.read_media(ref)
 
 
 def _spread(segments: Sequence[SegmentRef], most: int) -> list[SegmentRef]:

@@ -6,10 +6,11 @@ leaves none behind.
 
 from __future__ import annotations
 
+import asyncio
 import io
-import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from PIL import Image
@@ -31,44 +32,44 @@ _BOUNDS = DecoderLimits(image_seconds=2.0, video_seconds=3.0, most_video_seconds
 
 
 class Thumbnails:
-    """For one process; starts its child at the first picture."""
+    """For one event loop. Its child and its thread start at the first picture: the loop's own threads, which write
+    uploads and read results, do not wait for pictures."""
 
     def __init__(self) -> None:
         self._guard: MediaGuard | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="thumbnails")
         self._asking: Counter[str] = Counter()
-        self._mutex = threading.Lock()
 
-    def make(self, caller: str, kind: Kind, data: bytes) -> bytes:
-        """A JPEG, at most 320 pixels a side. ServiceError `not_found`: there is no picture of this."""
+    async def make(self, caller: str, read: Callable[[], tuple[Kind, bytes]]) -> bytes:
+        """A JPEG, at most 320 pixels a side, of what `read` finds. Raises what that raises, and ServiceError
+        `not_found`, there is no picture of this, and `rate_limited`."""
         with self._one_of(caller):
-            try:
-                return _encode(self._picture(kind, data))
-            except RowError as error:
-                raise ServiceError("not_found", f"no picture of this {kind}: {error.code}") from None
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._make, read)
+
+    def _make(self, read: Callable[[], tuple[Kind, bytes]]) -> bytes:
+        kind, data = read()
+        try:
+            return _encode(self._picture(kind, data))
+        except RowError as error:
+            raise ServiceError("not_found", f"no picture of this {kind}: {error.code}") from None
 
     def _picture(self, kind: Kind, data: bytes) -> Image.Image:
+        self._guard = self._guard or MediaGuard(_LIMITS, _BOUNDS)
         if kind == "image":
-            return self._started().decode_image(data).picture
-        return Image.fromarray(self._started().decode_video(data, _one_second_in).frames[0])
-
-    def _started(self) -> MediaGuard:
-        with self._mutex:
-            self._guard = self._guard or MediaGuard(_LIMITS, _BOUNDS)
-            return self._guard
+            return self._guard.decode_image(data).picture
+        return Image.fromarray(self._guard.decode_video(data, _one_second_in).frames[0])
 
     @contextmanager
     def _one_of(self, caller: str) -> Iterator[None]:
-        with self._mutex:
-            if self._asking[caller] >= _AT_ONCE:
-                raise ServiceError("rate_limited", "Too many pictures at once", retry_after_s=1)
-            self._asking[caller] += 1
+        if self._asking[caller] >= _AT_ONCE:
+            raise ServiceError("rate_limited", "Too many pictures at once", retry_after_s=1)
+        self._asking[caller] += 1
         try:
             yield
         finally:
-            with self._mutex:
-                self._asking[caller] -= 1
-                if not self._asking[caller]:
-                    del self._asking[caller]
+            self._asking[caller] -= 1
+            if not self._asking[caller]:
+                del self._asking[caller]
 
 
 def _one_second_in(info: VideoInfo) -> list[int]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
 import tarfile
+import threading
 
+import av
+import numpy as np
 import pytest
 from PIL import Image
 from service_house import ANN, BOB, MODEL
 
-from lsi_ray.errors import RowError
 from lsi_ray.ledger.service_ledger import Accounts
 from lsi_ray.ledger.service_records import Moment
 from lsi_ray.service import row_sample
@@ -44,6 +47,10 @@ def packed(rows, files=None):
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
+
+
+def make(thumbnails, kind, data):
+    return asyncio.run(thumbnails.make("ann", lambda: (kind, data)))
 
 
 def sample(house, batch_id, most=12):
@@ -137,8 +144,8 @@ def test_pictures_of_media_are_made_anew(house):
     assert one.media == ("image", "image")
     made = Thumbnails()
     for number, size in ((0, (320, 213)), (1, (30, 90))):
-        ref, data = read_media(house, batch_id, one.position, number)
-        small = made.make("ann", ref.kind, data)
+        found = read_media(house, batch_id, one.position, number)
+        small = make(made, *found)
         assert comment not in small
         with Image.open(io.BytesIO(small)) as opened:
             assert (opened.format, opened.size) == ("JPEG", size)
@@ -152,7 +159,7 @@ def test_pictures_of_media_are_made_anew(house):
 @pytest.mark.parametrize("kind", ["image", "video"])
 def test_what_is_no_picture_has_none(data, kind, thumbnails):
     with pytest.raises(ServiceError) as caught:
-        thumbnails.make("ann", kind, data)
+        make(thumbnails, kind, data)
     assert caught.value.code == "not_found"
 
 
@@ -161,23 +168,49 @@ def thumbnails():
     return Thumbnails()
 
 
-def test_one_caller_does_not_have_all_places(thumbnails, monkeypatch):
-    def nested(kind, data):
-        raise RowError("media_invalid", str(depth(kind, data)))
+def test_one_caller_does_not_have_all_places_and_none_of_others_threads(thumbnails):
+    let_go = threading.Event()
 
-    def depth(kind, data):
-        try:
-            thumbnails.make("ann", kind, data)
-        except ServiceError as error:
-            seen.append(error.code)
+    def slowly():
+        let_go.wait(10)
+        return "image", picture()
 
-    seen = []
-    monkeypatch.setattr(thumbnails, "_picture", nested)
-    with pytest.raises(ServiceError):
-        thumbnails.make("ann", "image", b"")
-    assert seen[0] == "rate_limited"
-    assert seen.count("rate_limited") == 1
+    async def crowd():
+        asked = [asyncio.create_task(thumbnails.make("ann", slowly)) for _ in range(9)]
+        await asyncio.sleep(0)
+        other = asyncio.create_task(thumbnails.make("bob", slowly))
+        # Of the loop's own threads, which are few, none waits.
+        await asyncio.wait_for(asyncio.gather(*(asyncio.to_thread(int) for _ in range(50))), 5)
+        refused = [task.exception() for task in asked if task.done()]
+        let_go.set()
+        done = await asyncio.gather(*asked, other, return_exceptions=True)
+        return refused, [one for one in done if isinstance(one, bytes)]
+
+    refused, done = asyncio.run(crowd())
+    assert [error.code for error in refused] == ["rate_limited"]
+    assert len(done) == 9
     assert not thumbnails._asking
+
+
+def test_a_picture_of_a_video_is_a_frame_of_it(thumbnails):
+    with Image.open(io.BytesIO(make(thumbnails, "video", clip()))) as opened:
+        assert (opened.format, opened.size) == ("JPEG", (320, 240))
+        red, green, _ = opened.convert("RGB").getpixel((160, 120))
+    assert green > 150 > red  # one second in, it is green
+
+
+def clip():
+    """One second of red, one of green."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
+        for number in range(10):
+            pixels = np.zeros((480, 640, 3), np.uint8)
+            pixels[..., 0 if number < 5 else 1] = 220
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return buffer.getvalue()
 
 
 @pytest.fixture
