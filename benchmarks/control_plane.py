@@ -147,10 +147,10 @@ def judge_ceiling(ceilings: list[dict[str, Any]]) -> list[Line]:
 
 def judge_memory(few: dict[str, Any], many: dict[str, Any]) -> list[Line]:
     lines = []
-    for label in ("driver", "LedgerActor"):
+    for label in ("driver", "Ledger"):
         a, b = (next((peak for name, peak in one["peaks"].items() if label in name), 0) for one in (few, many))
         told = f"{(b - a) / 1e6:.0f} MB ({a / 1e6:.0f} to {b / 1e6:.0f} MB)"
-        what = f"memory of the {label.removesuffix('Actor').lower()}, {few['rows']:,} to {many['rows']:,} rows"
+        what = f"memory of the {label.lower()}, {few['rows']:,} to {many['rows']:,} rows"
         lines.append(Line(what, told, "under 100 MB more", b - a < _BAR_BYTES))
     return lines
 

@@ -3,7 +3,8 @@
     python benchmarks/results.py [FOLDER]
 
 Peers first, a table for each kind of machine, with plots.py's pictures; then what the other scripts measured against
-their bars. A rate that is not of a quiet machine is marked with ~.
+their bars. A rate that is not of a quiet machine is marked with ~. Of benchmarks/results itself, the README quotes the
+ratios, between two marks.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from measure.result import RESULTS
 
 _PEERS = ("raw", "run-batch", "ray-data-llm", "lsi")
 PICTURES = ("ratios", "cpu", "gpu")
+_README = Path(__file__).parents[1] / "README.md"
+_BEGIN, _END = "<!-- measured: made by benchmarks/results.py -->\n", "<!-- /measured -->\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,35 @@ def write(folder: Path) -> Path:
     return path
 
 
+def quote(found: list[Found]) -> str:
+    """The ratios of every case, and the bars, for the README."""
+    parts = []
+    for machine, cases in peers_by_machine(found).items():
+        rows = [
+            [
+                label(one),
+                _rate(one.content["summary"].get("lsi", {})),
+                *_ratios(one),
+                str(one.content["case"]["repeat"]),
+            ]
+            for one in cases
+        ]
+        columns = ["", "lsi, rows/s", *(f"lsi / {name}" for name in _PEERS[:3]), "runs"]
+        parts.append(f"{machine}, {cases[-1].when}:\n\n{_table(columns, rows)}")
+    bars = [line for one in found if not one.is_peers for line in one.content["lines"] if line["met"] is not None]
+    words = {True: "met", False: "missed"}
+    rows = [[line["what"], line["measured"], line["bar"], words[line["met"]]] for line in bars]
+    return "\n".join([*parts, *([_table(["", "measured", "bar", ""], rows)] if rows else [])])
+
+
+def write_readme(found: list[Found], readme: Path) -> None:
+    text = readme.read_text()
+    before, mark, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if mark and end:
+        readme.write_text(f"{before}{mark}\n{quote(found)}\n{end}{after}")
+
+
 _CAPTION = """\
 rows/s from the first row in the engine to the last one answered, medians of the runs; ratios are of the same repeat:
 median (lowest-highest). `raw` is the engine fed from memory, in input order. hits: the share of prompt tokens that the
@@ -120,13 +152,18 @@ def _peers_row(found: Found) -> list[str]:
         f"{found.content['case']['rows']:,}",
         str(found.content["case"]["repeat"]),
         *(_rate(summary.get(name, {})) for name in _PEERS),
-        *(spread((lsi.get("ratio") or {}).get(name)) for name in _PEERS[:3]),
+        *_ratios(found),
         f"{lsi['output_tokens_per_s']:,.0f}" if lsi.get("runs") else "",
         f"{lsi['hit_rate']:.0%} ({max((one['hit_rate'] for one in others), default=0):.0%})" if lsi.get("runs") else "",
         f"{lsi['tail_share']:.1%} ({raw.get('tail_share', 0):.1%})" if lsi.get("runs") else "",
         f"{lsi['first_row_s']:.2f}" if lsi.get("runs") else "",
         found.when,
     ]
+
+
+def _ratios(found: Found) -> list[str]:
+    ratio = found.content["summary"].get("lsi", {}).get("ratio") or {}
+    return [spread(ratio.get(name)) for name in _PEERS[:3]]
 
 
 def _rate(entry: dict[str, Any]) -> str:
@@ -174,4 +211,7 @@ def _table(columns: list[str], rows: list[list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    print(write(Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS))
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
+    print(write(folder))
+    if folder.resolve() == RESULTS.resolve():
+        write_readme(load(folder), _README)

@@ -63,6 +63,21 @@ def test_the_table_holds_the_newest_of_each_case_and_marks_a_loud_machine(tmp_pa
     assert "| replica idle | 0.2 s | under 1 s | met | 2 cores | 2026-11-23, ccccccc |" in text
 
 
+def test_the_readme_quotes_what_was_measured_between_two_marks(tmp_path: Path) -> None:
+    _peers(tmp_path / "a.json", "2026-11-22T10:00:00Z", rate=10.0, loud=0.0)
+    readme = tmp_path / "README.md"
+    mark, end = "<!-- measured: made by benchmarks/results.py -->\n", "<!-- /measured -->\n"
+    readme.write_text(f"# Title\n{mark}old\n{end}## Next\n")
+    results.write_readme(results.load(tmp_path), readme)
+    text = readme.read_text()
+    assert text.startswith(f"# Title\n{mark}")
+    assert text.endswith(f"{end}## Next\n")
+    assert "| T1 tiny | 10.0 | 1.00 (1.00-1.00) |" in text
+    assert "2 cores, 2026-11-22, ccccccc:" in text
+    assert "old" not in text
+    assert mark in (Path(__file__).parents[3] / "README.md").read_text()
+
+
 def test_pictures_are_drawn_of_what_is_there(tmp_path: Path) -> None:
     import plots
 
