@@ -121,7 +121,7 @@ def judge(found: dict[str, list[dict[str, float]]], name: str, gb: float) -> lis
         Line(f"the same, each way (plain bytes of {name} per second)", others),
         Line(
             "first row renders before the download ends, jobs.jsonl first",
-            "no: a batch starts when its whole archive is staged and checked",
+            "no: a batch starts when all of its archive is there and checked, as a truncated one may touch no GPU",
             "yes",
             False,
         ),
