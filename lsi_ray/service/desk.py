@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from lsi_ray.errors import LedgerError
+from lsi_ray.errors import Finding, LedgerError
 from lsi_ray.ledger.records import Batch, NewBatch
 from lsi_ray.ledger.service_ledger import ServiceLedger
 from lsi_ray.ledger.service_records import Request, Served, Submitted
@@ -280,8 +280,14 @@ def new_batch_id(now: float) -> str:
 
 
 def sweep(work: WorkDir, ledger: ServiceLedger, now: float) -> None:
-    """What a killed service left behind: folders and files that were never acknowledged."""
+    """What a killed service left behind: folders and files that were never acknowledged. And batches that a ledger from
+    a backup remembers and the disk does not: their rows cannot be answered, and would break the streams of others."""
     alive = {batch.batch_id for batch in ledger.unfinished()}
+    for batch in ledger.unfinished():
+        at_work = batch.shard_rows and batch.status in (BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING)
+        if at_work and not work.batch(batch.batch_id).plan.exists():
+            message = "the ledger comes from a backup, and the batch had ended after it: submit it again if it had not"
+            ledger.fail_batch(batch.batch_id, [Finding("work_lost", message)])
     for folder in work.batches.iterdir():
         if folder.name not in alive:
             work.erase_batch(folder.name)
