@@ -22,7 +22,7 @@ from lsi_ray.service.backend import NO_SPACE, Waiting
 from lsi_ray.service.deploy import Served
 from lsi_ray.service.describe import ModelState
 from lsi_ray.service.speed import Measured, Meter
-from lsi_ray.stream.ports import SILENT_S, Replica, ReplicaState
+from lsi_ray.stream.ports import Replica, ReplicaState, present
 
 _CLAIMS_S = 2.0
 START_S = 60.0
@@ -49,7 +49,7 @@ class Replicas:
 
     def of(self, model: str) -> list[Replica]:
         """Those that are there: a killed one says nothing any more."""
-        return [one for one in self._replicas.get(model, {}).values() if time.monotonic() - one.since < SILENT_S]
+        return present(list(self._replicas.get(model, {}).values()), time.monotonic())
 
     def heard(self) -> list[Replica]:
         """All that ever spoke in the sessions that run."""

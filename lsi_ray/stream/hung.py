@@ -25,9 +25,13 @@ _KILL_S = 10.0
 
 
 def replica_name() -> str:
-    """Of this process: where it is, and a token, because pods may count their pids from 1 alike."""
-    node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else socket.gethostname()
-    return f"{node}:{os.getpid()}:{secrets.token_hex(4)}"
+    """Of this process: where it is, the actor, which stays the same when Ray restarts it, and a token, because pods may
+    count their pids from 1 alike."""
+    token = secrets.token_hex(4)
+    if not ray.is_initialized():
+        return f"{socket.gethostname()}:{os.getpid()}:{token}:{token}"
+    context = ray.get_runtime_context()
+    return f"{context.get_node_id()}:{os.getpid()}:{context.get_actor_id()}:{token}"
 
 
 class Search:
@@ -51,7 +55,7 @@ class Search:
 
 
 def _ask(name: str, silent_s: float) -> Any:
-    node, pid, _ = name.split(":")
+    node, pid, *_ = name.split(":")
     there = NodeAffinitySchedulingStrategy(node, soft=False)
     look = ray.remote(end_if_hung).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
     return look.remote(int(pid), _TITLE, deaf=silent_s >= DEAF_S)

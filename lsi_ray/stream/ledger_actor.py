@@ -22,7 +22,7 @@ from lsi_ray.space import when_there_is_space
 from lsi_ray.stream.hung import Search
 from lsi_ray.stream.logs import LOG_FILE, log_lines
 from lsi_ray.stream.lost import Lost
-from lsi_ray.stream.ports import SILENT_S, Replica, ReplicaState, StreamLedger
+from lsi_ray.stream.ports import Replica, ReplicaState, StreamLedger, present
 
 
 class LedgerActor(Ledger):
@@ -42,7 +42,7 @@ class LedgerActor(Ledger):
         self._replicas[name] = Replica(name, state, detail, engine, time.monotonic())
 
     def replicas(self) -> list[Replica]:
-        return [replica for replica in self._replicas.values() if time.monotonic() - replica.since < SILENT_S]
+        return present(self._replicas.values(), time.monotonic())
 
     def forget_replicas(self) -> None:
         self._replicas.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -23,6 +23,17 @@ class Replica:
     engine: dict[str, str]
     since: float
     """When it last said so: seconds of the monotonic clock of the ledger's process, which no jump moves."""
+
+    @property
+    def actor(self) -> str:
+        """As its name says (hung.replica_name)."""
+        return self.name.split(":")[-2] if ":" in self.name else self.name
+
+
+def present(replicas: Iterable[Replica], now: float) -> list[Replica]:
+    """Those that have spoken lately; of an actor that Ray has restarted, its last process."""
+    last = {replica.actor: replica for replica in sorted(replicas, key=lambda one: one.since)}
+    return [replica for replica in last.values() if now - replica.since < SILENT_S]
 
 
 class StreamLedger(Protocol):

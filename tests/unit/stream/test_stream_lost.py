@@ -9,7 +9,7 @@ import pytest
 from lsi_ray.errors import LedgerError
 from lsi_ray.ledger.records import LeaseAnswer
 from lsi_ray.stream.lost import Lost
-from lsi_ray.stream.ports import SILENT_S, Replica
+from lsi_ray.stream.ports import SILENT_S, Replica, present
 
 IDLE, WORK = LeaseAnswer((), "idle"), LeaseAnswer((), "wait")
 
@@ -106,3 +106,11 @@ def test_a_session_without_work_ends_only_where_it_would_wait_for_ever() -> None
         scene.watch.check(1, IDLE)
     assert raised.value.code == "session_over"
     assert scene.watch.check(2, IDLE) is IDLE
+
+
+def test_who_was_restarted_is_there_once() -> None:
+    names = ("node1:7:actor1:a", "node1:9:actor1:b", "node1:8:actor2:c", "node2:7:actor3:d")
+    replicas = [
+        Replica(name, "ready", "", {}, since) for name, since in zip(names, (90.0, 95.0, 91.0, 10.0), strict=True)
+    ]
+    assert {replica.name for replica in present(replicas, 100.0)} == {"node1:8:actor2:c", "node1:9:actor1:b"}
