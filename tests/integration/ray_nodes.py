@@ -146,8 +146,9 @@ class RayNodes:
         return False
 
 
-# A killed node is noticed after 5 s instead of 15.
+# A killed node is noticed after 5 s instead of 15; on a busy machine a raylet takes more than its 30 s to start.
 _SETTINGS = {
+    "RAY_raylet_start_wait_time_s": "110",
     "RAY_worker_niceness": "0",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_failure_threshold": "5",
