@@ -120,7 +120,7 @@ def _figures(answers: Answers, tree: ProcessTree, steady: tuple[float, float]) -
     times = np.array([at for at, _ in answers])
     rows = np.cumsum([count for _, count in answers])
     first, last = np.searchsorted(rows, [share * rows[-1] for share in steady])
-    begin, end, done = times[first], times[last], int(rows[last] - rows[first])
+    begin, end, done = float(times[first]), float(times[last]), int(rows[last] - rows[first])
     cpu = tree.cpu(begin, end) if end > begin else {}
     return {
         "rows": int(rows[-1]),

@@ -31,7 +31,7 @@ def conclude(name: str, lines: list[Line], detail: dict[str, Any], described: di
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     path = folder / f"{name}-{stamp}.json"
     content = {"benchmark": name, "host": described, "lines": [asdict(line) for line in lines], **detail}
-    path.write_text(json.dumps(content, indent=1, default=str) + "\n")
+    path.write_text(json.dumps(content, indent=1) + "\n")
     table = Table(title=f"{name}; {host.hardware(described)}", title_justify="left")
     for column in ("what", "measured", "bar", ""):
         table.add_column(column)
