@@ -68,7 +68,7 @@ def run_case(case: Case, console: Console) -> bool:
     described = host.describe()
     with tempfile.TemporaryDirectory(prefix="lsi-bench-") as temporary:
         shared = Path(temporary) / "config.yaml"
-        shared.write_text(yaml.safe_dump(engine_config(config, workload, folder, dummy=case.dummy)))
+        shared.write_text(yaml.safe_dump(engine_config(config, workload, dummy=case.dummy)))
         runs = _run_all(case, written, shared, Path(temporary), console, scheduler=scale.gpu)
         _keep_logs(runs, Path(temporary))
     summary = summarise(runs)
@@ -95,11 +95,12 @@ def model_folder(model: str, *, dummy: bool) -> str:
     )
 
 
-def engine_config(config: Config, workload: Workload, folder: str, *, dummy: bool) -> dict[str, Any]:
+def engine_config(config: Config, workload: Workload, *, dummy: bool) -> dict[str, Any]:
     """The config that every contender gets: models of our own as folders, T2's small cache, weights or none."""
     assert isinstance(config.engine, VllmEngine)
     data = config.model_dump(mode="json")
     arguments = data["engine"]["args"]
+    folder = model_folder(arguments["model"], dummy=dummy)
     if dummy:
         arguments["load_format"] = "dummy"
     if folder != arguments["model"] and dummy:

@@ -66,7 +66,7 @@ def prepare(model: str, rows: int, folder: Path, *, dummy: bool) -> Task:
     scale = Scale("cpu" if config.engine.gpus == 0 else "gpu", int(arguments["max_model_len"]))
     workload = Workload("T1", rows, scale, config.model, round(words_per_token(weights), 3))
     written = workloads.write(workload)
-    (folder / "config.yaml").write_text(yaml.safe_dump(engine_config(config, workload, weights, dummy=dummy)))
+    (folder / "config.yaml").write_text(yaml.safe_dump(engine_config(config, workload, dummy=dummy)))
     media = str(written.folder.resolve())
     return Task(str(written.archive), str(written.lines), media, written.good, str(folder / "config.yaml"), str(folder))
 
