@@ -147,6 +147,7 @@ def _tell(console: Console, host: str, port: int, token: str | None, models: lis
         console.print("the line above is the first token; it is shown this once (lsi token create makes others)")
         console.print("  export LSI_TOKEN=...that line")
     console.print(f"serving {', '.join(models)} at {url}")
+    console.print(f"  the page, for a browser: {url}/")
     console.print(f"  curl -s {url}/v1/inference/health")
     body = (
         f'{{"input_file_uri": "$INPUT_URL", "output_file_uri": "$OUTPUT_URL", "model_id": "{models[0]}", '
