@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import pickle
 import time
 from typing import Any
 
@@ -40,6 +39,7 @@ async def main(task: Task) -> None:
 async def _render(task: Task, config: Config) -> list[Any]:
     """The engine inputs and parameters of every row that can be rendered, in input order."""
     from lsi_ray.engine import make_renderer
+    from lsi_ray.engine.vllm.wire import loads
 
     renderer, limits, work = make_renderer(config), row_limits(config), []
     with open(task.archive, "rb") as file:
@@ -52,7 +52,7 @@ async def _render(task: Task, config: Config) -> list[Any]:
                 rendered = await renderer.render(request, lambda ref: _media(file, index, ref))
             except RowError:  # M1 has such rows
                 continue
-            (prompt,) = pickle.loads(rendered).prompts
+            (prompt,) = loads(rendered).prompts
             work.append(prompt)
     return work
 

@@ -1,6 +1,6 @@
 """The engine boundary: a Renderer, an Engine and a Finisher, and the one function that chooses them.
 
-A row crosses two process borders, so each step hands on opaque bytes that only the next step of the same engine
+A row crosses two process borders, so each step hands on an opaque payload that only the next step of the same engine
 reads: `render` (CPU) -> rendered -> `generate` (GPU) -> generated -> `finish` (CPU) -> Answer.
 """
 
@@ -12,9 +12,14 @@ from typing import Protocol
 
 from lsi_ray.archive.rows import MediaRef, Request
 from lsi_ray.config import Config, VllmEngine
+from lsi_ray.engine.parcel import Parcel
 
 ReadMedia = Callable[[MediaRef], bytes]
 """Bytes of one media part: a ranged read of the archive, or the data of a `data:` URL."""
+
+Payload = bytes | Parcel
+"""What a step hands on. A parcel where there are pixels: 4 MB an image, which as bytes were copied six times on their
+way (of 28 ms of CPU to render a JPEG of 832 x 832, 15 were copies)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,7 @@ class Answer:
 
 
 class Renderer(Protocol):
-    async def render(self, request: Request, read_media: ReadMedia, caller: str = "") -> bytes:
+    async def render(self, request: Request, read_media: ReadMedia, caller: str = "") -> Payload:
         """Everything before the model: media, chat template, tokens. Raises RowError. `caller`: any name that tells
         callers apart; each has a budget of its own for what is slow to prepare."""
         ...
@@ -38,7 +43,7 @@ class Engine(Protocol):
         """Load the model. Raises EngineError when it cannot."""
         ...
 
-    async def generate(self, rendered: bytes, request_id: str, rank: int, cache_salt: str) -> bytes:
+    async def generate(self, rendered: Payload, request_id: str, rank: int, cache_salt: str) -> Payload:
         """Run the model. Of the rows that wait inside, the smallest `rank` is next, and among equals the first that
         came; a running row is never interrupted for another. Rows share cached prefixes only with rows of the same
         `cache_salt`. Raises RowError for this row alone, EngineError when the
@@ -61,7 +66,7 @@ class Engine(Protocol):
 
 
 class Finisher(Protocol):
-    def finish(self, generated: bytes, request_id: str) -> Answer:
+    def finish(self, generated: Payload, request_id: str) -> Answer:
         """Everything after the model: text, tool calls, the OpenAI body. Raises RowError."""
         ...
 

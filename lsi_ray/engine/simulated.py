@@ -21,7 +21,7 @@ from typing import Any
 
 from lsi_ray.archive.rows import Request
 from lsi_ray.config import SimulatedEngine
-from lsi_ray.engine import Answer, ReadMedia
+from lsi_ray.engine import Answer, Payload, ReadMedia
 from lsi_ray.errors import EngineError, RowError
 
 _SCRIPT = re.compile(r"\[\[lsi:(crash|hang|slow|error|dead|oom)(?::(\d+))?\]\]")
@@ -75,8 +75,9 @@ class SimulatedReplica:
         await asyncio.sleep(self._engine.start_seconds)
         self._up = True
 
-    async def generate(self, rendered: bytes, request_id: str, rank: int, cache_salt: str) -> bytes:  # noqa: ARG002
+    async def generate(self, rendered: Payload, request_id: str, rank: int, cache_salt: str) -> bytes:  # noqa: ARG002
         await self.ping()
+        assert isinstance(rendered, bytes)
         work: _Work = pickle.loads(rendered)
         async with self._seats.taken(rank):
             await self._act(work, request_id)
@@ -164,7 +165,8 @@ class SimulatedFinisher:
     def __init__(self, model: str) -> None:
         self._model = model
 
-    def finish(self, generated: bytes, request_id: str) -> Answer:
+    def finish(self, generated: Payload, request_id: str) -> Answer:
+        assert isinstance(generated, bytes)
         work: _Work = pickle.loads(generated)
         usage = {
             "prompt_tokens": work.prompt_tokens,

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 from lsi_ray.config import Config
-from lsi_ray.engine import make_engine
+from lsi_ray.engine import Payload, make_engine
 from lsi_ray.errors import ConfigError, EngineError
 from lsi_ray.stream.logs import fields
 from lsi_ray.stream.ports import ReplicaState
@@ -159,7 +159,7 @@ class Keeper:
         for losses in list(self._listeners):
             losses.put(error)
 
-    async def generate(self, rendered: bytes, request_id: str, rank: int, cache_salt: str) -> bytes:
+    async def generate(self, rendered: Payload, request_id: str, rank: int, cache_salt: str) -> Payload:
         """On the engine's loop; raises as `Engine.generate`."""
         traffic = self._traffic
         traffic.entered += 1

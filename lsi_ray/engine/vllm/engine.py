@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-import pickle
 from collections.abc import Coroutine
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -13,11 +12,12 @@ from typing import Any
 import vllm
 
 from lsi_ray.config import VllmEngine
+from lsi_ray.engine import Payload
 from lsi_ray.engine.vllm.config import vllm_config
 from lsi_ray.engine.vllm.fate import REPLICA, end_for_good
 from lsi_ray.engine.vllm.imports import AsyncLLM, EngineDeadError, PoolingParams
 from lsi_ray.engine.vllm.renderer import REFUSALS, refusal
-from lsi_ray.engine.vllm.wire import Choice, Generated, Output, Prompt, Rendered, dumps
+from lsi_ray.engine.vllm.wire import Choice, Generated, Output, Prompt, Rendered, dumps, loads
 from lsi_ray.errors import ConfigError, EngineError, RowError
 
 # A detokenizer needs only the last few prompt tokens to join the answer on (vLLM itself reads 5 back), a reasoning
@@ -57,8 +57,8 @@ class VllmReplica:
         finally:
             self._processes = [child for child in multiprocessing.active_children() if child not in before]
 
-    async def generate(self, rendered: bytes, request_id: str, rank: int, cache_salt: str) -> bytes:
-        work: Rendered = pickle.loads(rendered)
+    async def generate(self, rendered: Payload, request_id: str, rank: int, cache_salt: str) -> Payload:
+        work: Rendered = loads(rendered)
         if cache_salt:
             for prompt in work.prompts:
                 prompt.input["cache_salt"] = cache_salt

@@ -6,14 +6,13 @@ have sent it. The engine process does none of this.
 
 from __future__ import annotations
 
-import pickle
 import time
 import uuid
 from types import SimpleNamespace
 from typing import Any
 
 from lsi_ray.config import VllmEngine
-from lsi_ray.engine import Answer
+from lsi_ray.engine import Answer, Payload
 from lsi_ray.engine.vllm.config import renderer_config
 from lsi_ray.engine.vllm.embedding import embedding_body
 from lsi_ray.engine.vllm.imports import (
@@ -33,7 +32,7 @@ from lsi_ray.engine.vllm.imports import (
     UsageInfo,
 )
 from lsi_ray.engine.vllm.renderer import make_online_renderer, template_kwargs
-from lsi_ray.engine.vllm.wire import Choice, Generated, Output
+from lsi_ray.engine.vllm.wire import Choice, Generated, Output, loads
 
 _FLOOR = -9999.0  # OpenAI's floor for a log probability; JSON has no -inf
 
@@ -49,8 +48,8 @@ class VllmFinisher:
         self._tools = engine.tool_call_parser is not None
         self._reasons = bool(engine.reasoning_parser)
 
-    def finish(self, generated: bytes, request_id: str) -> Answer:
-        result: Generated = pickle.loads(generated)
+    def finish(self, generated: Payload, request_id: str) -> Answer:
+        result: Generated = loads(generated)
         body = self._body(result, request_id)
         return Answer(
             body=body,

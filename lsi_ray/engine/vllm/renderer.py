@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from lsi_ray.archive.rows import Request
 from lsi_ray.config import VllmEngine
-from lsi_ray.engine import ReadMedia
+from lsi_ray.engine import Payload, ReadMedia
 from lsi_ray.engine.vllm import media
 from lsi_ray.engine.vllm.config import renderer_config
 from lsi_ray.engine.vllm.embedding import render_embedding
@@ -55,7 +55,7 @@ class VllmRenderer:
         self._grammars = Grammars(config, self._online.renderer.get_tokenizer(), engine.schema_cpu_s)
         self._decoded = media.DecodedMedia(media_cache_bytes)
 
-    async def render(self, request: Request, read_media: ReadMedia, caller: str = "") -> bytes:
+    async def render(self, request: Request, read_media: ReadMedia, caller: str = "") -> Payload:
         media.row_media.set([(ref, read_media(ref)) for ref in request.media])
         media.decoded_media.set(self._decoded)
         try:

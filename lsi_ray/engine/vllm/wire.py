@@ -1,14 +1,22 @@
-"""What travels, pickled, between the parts of the vLLM engine: Rendered to the engine, Generated to the finisher."""
+"""What travels, pickled, between the parts of the vLLM engine: Rendered to the engine, Generated to the finisher.
+
+Pixels travel beside the pickle, and arrive as tensors over the memory they came in: nobody may write to them."""
 
 from __future__ import annotations
 
 import copyreg
 import io
 import pickle
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from lsi_ray.engine import Payload
+from lsi_ray.engine.parcel import Parcel
+
+_SMALL = 16 * 2**10  # a buffer below this is cheaper inside the pickle
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +69,23 @@ class Generated:
     request: Any
 
 
-def dumps(value: Any) -> bytes:
-    buffer = io.BytesIO()
-    _Pickler(buffer, protocol=5).dump(value)
-    return buffer.getvalue()
+def dumps(value: Any) -> Payload:
+    file, large = io.BytesIO(), []
+
+    def aside(buffer: pickle.PickleBuffer) -> bool:
+        small = memoryview(buffer).nbytes < _SMALL
+        if not small:
+            large.append(buffer)
+        return small
+
+    _Pickler(file, protocol=5, buffer_callback=aside).dump(value)
+    return Parcel(file.getvalue(), tuple(large)) if large else file.getvalue()
+
+
+def loads(payload: Payload) -> Any:
+    if isinstance(payload, Parcel):
+        return pickle.loads(payload.head, buffers=payload.buffers)
+    return pickle.loads(payload)
 
 
 class _Pickler(pickle.Pickler):
@@ -76,13 +97,19 @@ class _Pickler(pickle.Pickler):
 
 def _reduce_tensor(tensor: torch.Tensor) -> Any:
     flat = tensor.detach().contiguous().reshape(-1)
-    return _rebuild_tensor, (flat.view(torch.uint8).numpy().tobytes(), tensor.dtype, tuple(tensor.shape))
+    return _rebuild_tensor, (pickle.PickleBuffer(flat.view(torch.uint8).numpy()), tensor.dtype, tuple(tensor.shape))
 
 
-def _rebuild_tensor(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
-    if not data:
+def _rebuild_tensor(data: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+    view = memoryview(data)
+    if not view.nbytes:
         return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape)
+    return torch.frombuffer(view, dtype=dtype).reshape(shape)
 
 
 _Pickler.dispatch_table[torch.Tensor] = _reduce_tensor
+
+with warnings.catch_warnings():
+    # torch warns once per process of a tensor over memory that cannot be written. Ours cannot, and nobody writes to it.
+    warnings.simplefilter("ignore")
+    torch.frombuffer(b"0", dtype=torch.uint8)
