@@ -62,6 +62,7 @@ def names() -> Iterator[tuple[str, str, bytes]]:
     yield "pax-nul", "unsafe_path", archive(pax((b"path", b"files/a\0/../../x")), entry(b"files/a"))
     yield "name-expands", "too_large", archive(pax((b"path", "\u0958".encode() * 170)), entry(b"files/a"))
     yield "name-long", "too_large", archive(gnu_name(b"n" * 600), entry(b"files/a"))
+    yield "pax-marks", "too_large", archive(pax((b"path", "\u0315\u0316".encode() * 16_000)), entry(b"files/a"))
     long, short = gnu_name(b"n" * 486), header(b"x")
     flood = b"".join(b"%bfiles/%06d%b" % (long[:512], number, long[524:]) + short for number in range(41_500))
     yield "names-flood", "too_large", archive(flood)

@@ -40,6 +40,10 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         ),
         "invalid_value",
     ),
+    "marks-200000": (
+        encode(chat("id", [{"type": "image_url", "image_url": {"url": "file:files/a" + "\u0315\u0316" * 100_000}}])),
+        "unsafe_path",
+    ),
     "duplicate-key": (field('"n": 1, "n": 2'), BAD_JSON),
     "duplicate-model": (field('"model": "other"'), BAD_JSON),
     "duplicate-escaped": (field('"n": 1, "\\u006e": 1'), BAD_JSON),
