@@ -57,7 +57,7 @@ def load(folder: Path) -> list[Found]:
     newest: dict[tuple[object, ...], Found] = {}
     for path in folder.glob("*.json"):
         content = json.loads(path.read_text())
-        if not isinstance(content, dict) or not ({"case", "lines"} & content.keys()) or "host" not in content:
+        if not _is_ours(content):
             continue
         found = Found(path.name, hardware(content["host"]), content)
         before = newest.get(found.case)
@@ -94,6 +94,8 @@ def write(folder: Path) -> Path:
         shown = [name for name in (picture(machine, kind) for kind in PICTURES) if (folder / name).exists()]
         parts += [f"![{name}]({name})\n" for name in shown]
     parts += ["## Against bars\n", _lines_table(one for one in found if not one.is_peers)]
+    if other := _other_files(folder):
+        parts += ["## More\n\nIn forms of their own, each with a table that its script prints:\n", other]
     path = folder / "results.md"
     path.write_text("\n".join(parts))
     return path
@@ -134,6 +136,17 @@ median (lowest-highest). `raw` is the engine fed from memory, in input order. hi
 prefix cache had. tail: the last 5 % of rows. first row: from the first row in the engine to the first answer. ~: others
 used more than 0.1 cores of the machine meanwhile, so that rates say little and CPU seconds more.
 """
+
+
+def _other_files(folder: Path) -> str:
+    """JSON of scripts with another form, and tables that scripts wrote themselves."""
+    paths = [path for path in sorted(folder.glob("*.json")) if not _is_ours(json.loads(path.read_text()))]
+    paths += [path for path in sorted(folder.glob("*.md")) if path.name != "results.md"]
+    return "".join(f"- [{path.name}]({path.name})\n" for path in paths)
+
+
+def _is_ours(content: Any) -> bool:
+    return isinstance(content, dict) and "host" in content and bool({"summary", "lines"} & content.keys())
 
 
 def _peers_table(cases: list[Found]) -> str:
