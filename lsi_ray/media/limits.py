@@ -36,8 +36,9 @@ class DecoderLimits:
     """Bounds on the process that decodes. Memory beyond them is `media_too_large`, time `media_timeout`.
 
     `memory_bytes`: address space on top of what the process starts with; images of 49 megapixels took up to 0.8 GB, a
-    video of 8K 0.6 GB. `image_seconds`: CPU time of one image, in any case, and more by its size: 49 megapixels took up
-    to 1.4 s as a progressive JPEG of 14 MB, 2.7 s as a PNG of 16 bits, and get 3.2 and more; 12 get 1.4 and take 0.4.
+    video of 8K 0.6 GB. `image_seconds`: CPU time of one image, in any case, and more by its size, and at most in
+    all: 49 megapixels took up to 1.4 s as a progressive JPEG of 14 MB, 2.7 s as a PNG of 16 bits, and get 3.2 and more;
+    12 get 1.4 and take 0.4.
     `video_seconds`: of one video, in any case and per megabyte of its file, and at most in all: a small file that takes
     long is hostile. `wall`: the same in real time, as a multiple, but no less than `least_wall_seconds`; a busy machine
     gives a process less CPU than it asks for.
@@ -46,6 +47,7 @@ class DecoderLimits:
 
     memory_bytes: int = 2 << 30
     image_seconds: float = 0.7
+    most_image_seconds: float = 4.0
     video_seconds: float = 10.0
     most_video_seconds: float = 600.0
     wall: float = 20.0
@@ -55,7 +57,7 @@ class DecoderLimits:
 
     def image_cpu_seconds(self, pixels: int, size: int) -> float:
         """`size`: of the file, in bytes."""
-        return self.image_seconds + 0.05 * pixels / 1e6 + 0.03 * size / 1e6
+        return min(self.image_seconds + 0.05 * pixels / 1e6 + 0.03 * size / 1e6, self.most_image_seconds)
 
     def video_cpu_seconds(self, size: int) -> float:
         return min(self.video_seconds * (1 + size / 1e6), self.most_video_seconds)

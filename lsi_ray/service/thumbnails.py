@@ -27,7 +27,9 @@ _SIDE = 320
 _AT_ONCE = 8
 """Of one caller, waiting or being made; a browser asks for 6 at a time."""
 _LIMITS = MediaLimits(sampled_frames=1)
-_BOUNDS = DecoderLimits(image_seconds=2.0, video_seconds=3.0, most_video_seconds=3.0, wall=4.0)
+_BOUNDS = DecoderLimits(
+    most_image_seconds=2.0, video_seconds=3.0, most_video_seconds=3.0, wall=4.0, least_wall_seconds=12.0
+)
 """One takes at most so long from the others; what takes longer has no picture."""
 
 
