@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from lsi_ray.stream.build import build_stream
 from lsi_ray.stream.ledger_actor import RemoteLedger
 from lsi_ray.stream.logs import LOG_FILE, log_lines
 from lsi_ray.stream.ports import Replica
+from lsi_ray.stream.resize import Wanted
 
 log = logging.getLogger(__name__)
 
@@ -109,12 +111,20 @@ class _Runner:
         try:
             log_file = self._work / LOG_FILE
             stream = build_stream(self._config, self._work, self._ledger, session, log_file)
+            Wanted(self._replicas()).follow(stream, self._config)
             for _ in stream.iter_internal_ref_bundles():
                 pass
         except (RayError, LsiError) as error:
             log.warning("session %d ended early: %s", session, error)
             return error
         return None
+
+    def _replicas(self) -> int:
+        """As many as the rows that are left fill twice. What no node holds yet is a demand for the autoscaler."""
+        progress, config = self._ledger.progress(self._batch_id), self._config
+        left = progress.total - progress.completed - progress.failed
+        filled: int = math.ceil(left / (2 * config.engine.max_num_seqs))
+        return min(max(filled, config.replicas.min), config.replicas.max)
 
     def _reason(self, failure: Exception | None) -> str:
         """In people's words: what the replicas themselves said, before what Ray says about them."""
