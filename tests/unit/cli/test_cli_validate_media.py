@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
 import sys
 import zlib
 from functools import partial
@@ -63,3 +64,12 @@ def test_no_decoder_runs_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("av.open", refuse)
     checked = command.check(folder, load_config(None), None, strict=False)
     assert [one.code for one in checked.failures] == ["media_invalid"]
+
+
+def test_intake_opens_no_media_at_all() -> None:
+    """It has nothing to open them with."""
+    code = (
+        "import sys, lsi_ray.intake, lsi_ray.service.intake_job; print(sorted({'PIL', 'av', 'cv2'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
