@@ -25,11 +25,13 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens; `cached` is a part of `prompt`."""
+    """Tokens; `cached` is a part of `prompt`. `deduplicated`: rows that share the answer of another, whose tokens count
+    for each of them."""
 
     prompt: int = 0
     completion: int = 0
     cached: int = 0
+    deduplicated: int = 0
 
     @property
     def total(self) -> int:
@@ -157,7 +159,12 @@ def read_batch(body: Mapping[str, Any]) -> Batch:
         deadline_at=read_time(body["expires_at"]),
         model=body.get("model_id") or body.get("model"),
         counts=Counts(**body["request_counts"]),
-        usage=Usage(usage["input_tokens"], usage["output_tokens"], usage["input_tokens_details"]["cached_tokens"]),
+        usage=Usage(
+            usage["input_tokens"],
+            usage["output_tokens"],
+            usage["input_tokens_details"]["cached_tokens"],
+            usage.get("deduplicated", 0),
+        ),
         progress=_known(Progress, body["progress"]),
         eta=Eta(read_time(eta["p50"]), read_time(eta["p90"]), eta["at_risk"]) if eta else None,
         waiting=_known(Waiting, waiting) if waiting else None,

@@ -198,7 +198,11 @@ def _summary(
         "sha256": delivered.output.sha256,
         "bytes": delivered.output.size,
         "counts": delivered.output.counts,
-        "usage": {**delivered.output.usage, "cached_tokens": progress.cached_tokens},
+        "usage": {
+            **delivered.output.usage,
+            "cached_tokens": progress.cached_tokens,
+            "deduplicated": progress.deduplicated,
+        },
         "rows_run_again": progress.rows_rerun,
         "seconds": round(seconds, 1),
         "engine": engine,

@@ -135,11 +135,13 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens; `cached` is a part of `prompt`."""
+    """Tokens; `cached` is a part of `prompt`. `deduplicated`: rows that share the answer of another, whose tokens count
+    for each of them."""
 
     prompt: int = 0
     completion: int = 0
     cached: int = 0
+    deduplicated: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def view(
         output_file_id=state.output_file_id,
         error_file_id=state.error_file_id,
         counts=Counts(progress.total, progress.completed, progress.failed),
-        usage=Usage(progress.prompt_tokens, progress.completion_tokens, progress.cached_tokens),
+        usage=Usage(progress.prompt_tokens, progress.completion_tokens, progress.cached_tokens, progress.deduplicated),
         findings=batch.findings,
         metadata=batch.metadata,
         priority=batch.priority,

@@ -38,13 +38,14 @@ class OutputTokensDetails(Outgoing):
 
 
 class UsageOut(Outgoing):
-    """Tokens of the finished rows."""
+    """Tokens of the finished rows; `deduplicated` of these share the answer of another, and count as it does."""
 
     input_tokens: int
     input_tokens_details: InputTokensDetails
     output_tokens: int
     output_tokens_details: OutputTokensDetails
     total_tokens: int
+    deduplicated: int
 
 
 class ProgressOut(Outgoing):
@@ -166,6 +167,7 @@ def _usage(view: BatchView) -> UsageOut:
         output_tokens=usage.completion,
         output_tokens_details=OutputTokensDetails(reasoning_tokens=0),
         total_tokens=usage.prompt + usage.completion,
+        deduplicated=usage.deduplicated,
     )
 
 
