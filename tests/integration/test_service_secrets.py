@@ -14,6 +14,7 @@ import pytest
 from guarded_service import CANARY
 from ray.core.generated import gcs_service_pb2 as gcs
 from ray.core.generated import gcs_service_pb2_grpc as gcs_grpc
+from ray_dashboard import LISTINGS, dashboard
 from runs import TOKEN
 from service_process import LSI, delivered
 
@@ -163,6 +164,35 @@ def test_rays_tables_show_no_secret_and_want_a_token(guarded, lived):  # noqa: A
                 seen += key + kv.InternalKVGet(get, timeout=10, metadata=metadata).value
     assert b"ServiceActor" in seen
     assert not guarded.leaks(seen)
+
+
+def rows(answer):
+    return answer.json()["data"]["result"]["result"]
+
+
+def test_no_listing_of_rays_shows_a_secret(guarded, gossip, lived):  # noqa: ARG001
+    """`ray list`, `ray summary` and the dashboard, while a batch is at work."""
+    running = guarded.submit(gossip, "listed", 4000)
+    guarded.wait_for_rows(running, 32)
+    seen = {}
+    with dashboard(guarded) as client:
+        for path in LISTINGS:
+            assert client.get(path, headers={"Authorization": "Bearer wrong"}).status_code in (401, 403), path
+            seen[path] = client.get(path)
+        found = {path.partition("?")[0]: answer for path, answer in seen.items()}
+        jobs, nodes = ([row[f"{one}_id"] for row in rows(found[f"/api/v0/{one}s"])] for one in ("job", "node"))
+        assert len(nodes) == 1
+        details = [f"/nodes/{node}" for node in nodes]
+        details += [f"/api/{kind}/{job}" for job in jobs for kind in ("jobs", "data/datasets") if job]
+        for path in details:
+            seen[path] = client.get(path)
+    assert guarded.patient("POST", f"{BATCHES}/{running}/cancel").status_code == 200
+    for path, answer in seen.items():
+        assert answer.status_code == 200, (path, answer.text)
+        assert not guarded.leaks(answer.content), path
+    for kind in ("actors", "tasks", "objects", "workers"):
+        assert rows(found[f"/api/v0/{kind}"]), kind
+    assert b"ServiceActor" in found["/api/v0/actors"].content
 
 
 def test_every_port_is_this_machines_and_wants_a_token(guarded):
