@@ -18,11 +18,11 @@ from archives import chat, check_complete, numbered, write_archive
 from ray_head import RayHead
 from runs import GO_ON, Lsi, Running
 
-# 32 rows run at once for a second each; four shards of 16 are in the engine, and as many may be on their way to the
-# commit: what one kill of a worker may cost.
+# 32 rows run at once for a second each; of rows so light 128 may be in the engine, and two shards of 16 on their way to
+# the commit: what one kill of a worker may cost.
 ROWS = 480
 SLOW = {"tokens_per_second": 64.0}
-IN_FLIGHT = 2 * 4 * 16
+IN_FLIGHT = 4 * 32 + 2 * 16
 
 pytestmark = pytest.mark.timeout(600)
 
