@@ -38,7 +38,7 @@ def hosting(deployment: Deployment, work: Path, host: str, port: int) -> Iterato
     for name, value in _GUARD.items():
         os.environ.setdefault(name, value)
     meet_on_loopback(os.environ.get("RAY_ADDRESS", ""))
-    with cluster(streams=len(deployment.models)) as own:
+    with cluster(streams=len(deployment.models), metrics=True) as own:
         from ray import serve
 
         from lsi_ray.service.ingress import build, first_token

@@ -45,6 +45,7 @@ def build_stream(
     rendered = leased.map_batches(
         Render,
         fn_constructor_args=(config, work, log_file),
+        fn_constructor_kwargs={"gives_way": True},
         compute=ActorPoolStrategy(min_size=min(config.render.min, render_max), max_size=render_max),
         num_cpus=1,
         **_SHARD,
@@ -66,6 +67,7 @@ def build_stream(
     return generated.map_batches(
         Commit,
         fn_constructor_args=(config, work, stages, log_file),
+        fn_constructor_kwargs={"gives_way": True},
         compute=ActorPoolStrategy(min_size=1, max_size=max(1, config.replicas.max // 4)),
         num_cpus=_CONTROL,
         **_SHARD,

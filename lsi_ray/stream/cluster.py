@@ -27,17 +27,24 @@ _ENVIRONMENT = {
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
+# Nobody reads the metrics of a Ray that lives for one command. Collecting them cost a quarter of what an idle Ray of 12
+# processes takes: 0.063 of a core with, 0.048 without.
+_NO_METRICS = {"RAY_enable_metrics_collection": "0"}
+
+
 def quiet() -> None:
     """Ray Data's plans and warnings, in a process that drives a stream: they are not for our users."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 @contextmanager
-def cluster(address: str | None = None, *, streams: int = 1) -> Iterator[bool]:
-    """Join or start Ray; yields whether it is our own. Our own one ends with the block. `streams`: to run at once."""
+def cluster(address: str | None = None, *, streams: int = 1, metrics: bool = False) -> Iterator[bool]:
+    """Join or start Ray; yields whether it is our own. Our own one ends with the block. `streams`: to run at once.
+    `metrics`: our own one collects them."""
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     own = address == "local"
-    for name, value in (_ENVIRONMENT | (_LOOPBACK if own else {})).items():
+    ours = _LOOPBACK | ({} if metrics else _NO_METRICS)
+    for name, value in (_ENVIRONMENT | (ours if own else {})).items():
         os.environ.setdefault(name, value)
     import ray
 

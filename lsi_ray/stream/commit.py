@@ -20,6 +20,7 @@ from lsi_ray.ledger.segments import write_segment
 from lsi_ray.ledger.workdir import WorkDir
 from lsi_ray.space import when_there_is_space
 from lsi_ray.stream.logs import RowLog
+from lsi_ray.stream.niceness import after_the_engine
 from lsi_ray.stream.packet import Packet, Row, from_block
 from lsi_ray.stream.ports import StreamLedger
 from lsi_ray.stream.render import prepare_process
@@ -45,7 +46,17 @@ class _Answers:
 
 
 class Commit:
-    def __init__(self, config: Config, work: Path, ledger: StreamLedger, log_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        work: Path,
+        ledger: StreamLedger,
+        log_file: Path | None = None,
+        *,
+        gives_way: bool = False,
+    ) -> None:
+        if gives_way:
+            after_the_engine()
         prepare_process(config, log_file)
         self._finisher = make_finisher(config)
         self._work = WorkDir(work)

@@ -17,6 +17,7 @@ from lsi_ray.errors import ArchiveError, EngineError, RowError
 from lsi_ray.ledger.records import Lease
 from lsi_ray.ledger.workdir import WorkDir
 from lsi_ray.stream.logs import log_lines
+from lsi_ray.stream.niceness import after_the_engine
 from lsi_ray.stream.packet import Packet, Row, from_block, to_block
 from lsi_ray.stream.stage_metrics import StageMetrics
 
@@ -24,7 +25,9 @@ _OPEN_BATCHES = 8
 
 
 class Render:
-    def __init__(self, config: Config, work: Path, log_file: Path | None = None) -> None:
+    def __init__(self, config: Config, work: Path, log_file: Path | None = None, *, gives_way: bool = False) -> None:
+        if gives_way:
+            after_the_engine()
         prepare_process(config, log_file)
         self._config = config
         self._work = WorkDir(work)
