@@ -10,7 +10,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
-from lsi_ray.engine import Engine, Finisher
+from lsi_ray.engine import Engine, Finisher, Payload
 from lsi_ray.errors import EngineError, RowError
 from lsi_ray.tune.measurement import Window, steady
 from lsi_ray.tune.sample import Rendered
@@ -28,7 +28,7 @@ class Fed:
     begin: float
     ends: list[float] = field(default_factory=list)
     """When each row left the engine, in order."""
-    generated: list[bytes] = field(default_factory=list)
+    generated: list[Payload] = field(default_factory=list)
     """What it gave, as `ends`."""
     refused: str = ""
     """Why the last row that the engine refused was refused."""
@@ -91,7 +91,7 @@ def rate(window: Window) -> float:
     return (window.last - window.first) / window.seconds if window.seconds > 0 else 0.0
 
 
-def tokens(finisher: Finisher, generated: list[bytes]) -> tuple[int, int]:
+def tokens(finisher: Finisher, generated: list[Payload]) -> tuple[int, int]:
     """Prompt and output tokens of these rows, counted by the finisher after the clock has stopped."""
     prompt = output = 0
     for one in generated:

@@ -8,6 +8,7 @@ kept in a file: it does not depend on what is swept, and in a batch it is the wo
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import time
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from lsi_ray.archive.index import index_tar, load_index, save_index
 from lsi_ray.archive.validate import validate
 from lsi_ray.batch_files import BatchFiles, row_limits
 from lsi_ray.config import Config
-from lsi_ray.engine import Renderer, make_renderer
+from lsi_ray.engine import Payload, Renderer, make_renderer
 from lsi_ray.errors import ConfigError, RowError
 from lsi_ray.intake import archive_limits
 
@@ -86,9 +87,10 @@ class Rendered:
     def __len__(self) -> int:
         return len(self._edges) - 1
 
-    def read(self, number: int) -> bytes:
+    def read(self, number: int) -> Payload:
         begin, end = int(self._edges[number]), int(self._edges[number + 1])
-        return os.pread(self._fd, end - begin, begin)
+        payload: Payload = pickle.loads(os.pread(self._fd, end - begin, begin))
+        return payload
 
 
 async def rendered(scratch: Path, config: Config, seconds: float) -> Rendered:
@@ -123,4 +125,4 @@ async def _render(scratch: Path, config: Config, path: Path, deadline: float) ->
 
 
 async def _row(renderer: Renderer, files: BatchFiles, position: int) -> bytes:
-    return await renderer.render(files.request(position), files.read_media)
+    return pickle.dumps(await renderer.render(files.request(position), files.read_media), protocol=5)

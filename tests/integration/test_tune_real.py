@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import secrets
 from pathlib import Path
 
+import pytest
 from archives import chat, write_archive
+from PIL import Image
 
 from lsi_ray.config import default_config_path, load_config
 from lsi_ray.tune.candidate import Candidate
@@ -13,13 +16,21 @@ from lsi_ray.tune.runner import Runner
 from lsi_ray.tune.sample import prepare
 
 
+def picture() -> bytes:
+    out = io.BytesIO()
+    Image.effect_noise((320, 320), 80).convert("RGB").save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.timeout(600)  # 280 s were seen at a load of 64
 def test_a_real_engine_is_measured_with_its_load(tmp_path: Path) -> None:
     config = load_config(default_config_path())
     rows = [chat(f"r{n}", f"{secrets.token_hex(40)} {n}", max_tokens=8, model=config.model) for n in range(48)]
-    archive = write_archive(tmp_path / "in.tar", rows)
-    sample = prepare(archive, False, config, 40, 0, tmp_path)
-    assert (sample.rows, sample.of) == (40, 48)
-    runner = Runner(config, tmp_path, seconds=4.0, render_s=60.0, limit_s=280.0)
+    rows[7] = chat("image", "What is this?", "a.png", max_tokens=8, model=config.model)  # travels in another way
+    archive = write_archive(tmp_path / "in.tar", rows, {"a.png": picture()})
+    sample = prepare(archive, False, config, 48, 0, tmp_path)
+    assert (sample.rows, sample.of) == (48, 48)
+    runner = Runner(config, tmp_path, seconds=4.0, render_s=60.0, limit_s=550.0)
 
     done = runner.measure(Candidate((("max_num_seqs", 16),)), 0.0)
     assert done.failure is None, done.failure
