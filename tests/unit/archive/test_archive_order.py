@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+from archive_rows import archive, chat
 
 from lsi_ray.archive.cuts import shard_stops, smallest_shard
 from lsi_ray.archive.order import Keys, Shape, grouped, joints, running_order, units
+from lsi_ray.archive.plan import PLAN_DTYPE, load_plan
+from lsi_ray.archive.validate import validate
 
 ALONE = Shape()
 
@@ -143,6 +147,23 @@ def test_the_questions_about_one_image_stay_in_one_shard() -> None:
     """20 of 2 MB each, in shards of about 32."""
     shards = cut(groups([20] * 50), ALONE, [2_000_000] * 1000)
     assert {start % 20 for start, _ in shards} == {0}
+
+
+def test_questions_about_one_long_document_stand_together() -> None:
+    """They begin all alike, so that only what comes behind the first 256 characters tells them apart."""
+    documents = ["Answer about this text. " * 40 + f"document {n} " * 100 for n in range(5)]
+    rows = [chat(str(n), documents[n % 5] + f"question {n}") for n in range(40)]
+    plan = validate(*archive(rows)).plan["row"].tolist()
+    assert plan == [first + 5 * n for first in range(5) for n in range(8)]
+
+
+def test_a_plan_of_before_rows_shared_answers_is_read(tmp_path: Path) -> None:
+    old = np.zeros(3, PLAN_DTYPE.descr[:-1])
+    old["row"] = [2, 0, 1]
+    np.save(tmp_path / "plan.npy", old)
+    plan = load_plan(tmp_path / "plan.npy")
+    assert plan.dtype == PLAN_DTYPE
+    assert (plan["row"].tolist(), plan["same_as"].tolist()) == ([2, 0, 1], [0, 1, 2])
 
 
 def test_groups_stand_in_the_order_of_their_first_rows() -> None:

@@ -115,6 +115,23 @@ def test_a_start_that_does_not_add_up_changes_nothing(work, total, plan, shard, 
     assert work.ledger.batch("b").status == S.VALIDATING
 
 
+def test_shards_end_where_the_plan_says(work):
+    work.ledger.create_batch(NewBatch("b", "m"))
+    for _ in range(2):  # the answer to the first may get lost
+        assert work.ledger.start_batch("b", 100, 100, 64, shard_stops=(10, 90, 100)).shard_rows == 80
+    check_invariants(work.ledger)
+    leases = work.ledger.lease(work.ledger.open_session("m"), 1000, 1000).leases
+    assert [(lease.start, lease.stop) for lease in leases] == [(0, 10), (10, 90), (90, 100)]
+
+
+@pytest.mark.parametrize("stops", [(), (10,), (10, 10, 12), (10, 5, 12), (10, 12, 13), (0, 12), (-1, 12)])
+def test_shards_that_do_not_part_the_plan_change_nothing(work, stops):
+    work.ledger.create_batch(NewBatch("b", "m"))
+    with pytest.raises(LedgerError, match="does not add up"):
+        work.ledger.start_batch("b", 12, 12, 64, shard_stops=stops)
+    assert work.ledger.batch("b").status == S.VALIDATING
+
+
 def test_a_batch_without_a_good_row_goes_straight_to_finalizing(work):
     work.ledger.create_batch(NewBatch("b", "m"))
     batch = work.ledger.start_batch("b", 3, 0, 64, SegmentRef("bad", 1, 3, "s"))
