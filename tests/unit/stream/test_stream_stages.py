@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from stream_world import BATCH, World, answer
 
+from lsi_ray.archive.rows import Request
 from lsi_ray.config import Config, parse_config
-from lsi_ray.engine.simulated import SimulatedReplica
+from lsi_ray.engine import ReadMedia
+from lsi_ray.engine.simulated import SimulatedRenderer, SimulatedReplica
 from lsi_ray.ledger.states import BatchStatus
 from lsi_ray.stream.leases import leases
 from lsi_ray.stream.packet import from_block, to_block
@@ -137,10 +139,18 @@ def test_every_row_reaches_the_engine_with_its_rank_and_its_callers_salt(
         seen.append((rank, cache_salt))
         return await generate(engine, rendered, request_id, rank, cache_salt)
 
+    render, callers = SimulatedRenderer.render, []
+
+    async def ask(renderer: SimulatedRenderer, request: Request, read_media: ReadMedia, caller: str = "") -> bytes:
+        callers.append(caller)
+        return await render(renderer, request, read_media, caller)
+
     monkeypatch.setattr(SimulatedReplica, "generate", spy)
+    monkeypatch.setattr(SimulatedRenderer, "render", ask)
     (lease,) = world.ledger.lease(world.session, 8, 8).leases
     list(world.generate()(world.render(to_block(replace(lease, rank=7, cache_salt="ann's")))))
     assert seen == [(7, "ann's")] * 3
+    assert callers == ["ann's"] * 3
 
 
 def test_a_suspect_lets_the_next_one_in_when_its_answers_are_durable(tmp_path: Path) -> None:
