@@ -23,7 +23,9 @@ pytestmark = pytest.mark.timeout(900)
 def test_a_stopped_replica(lsi: Lsi, replicas: int) -> None:
     cluster = RayNodes(replicas)
     try:
-        rows = numbered(ROWS, max_tokens=64)
+        rows = numbered(
+            ROWS * (2 * replicas - 1), max_tokens=64
+        )  # one alone must not be done before the other is there
         source, output, work = write_archive(lsi.folder / "in.tar", rows), lsi.folder / "out.tar", lsi.folder / "work"
         command = ["run", source, "-o", output, "--work-dir", work, "--json", "-c", write_config(lsi.folder)]
         ledger = LedgerView(work)
@@ -44,7 +46,7 @@ def test_a_stopped_replica(lsi: Lsi, replicas: int) -> None:
             f"to the end; the process was killed after {noticed_s:.0f} s",
         )
         seconds = time.monotonic() - stopped
-        record(what, ROWS, run_again=found.run_again, in_flight=in_flight, seconds=seconds, note=note)
+        record(what, len(rows), run_again=found.run_again, in_flight=in_flight, seconds=seconds, note=note)
         assert not found.errors
         assert found.run_again <= in_flight
         cluster.until_gone("Generate", "Render", "Commit", "ray::LedgerActor")
