@@ -83,7 +83,9 @@ class _Follower(ExecutionCallback):  # type: ignore[misc]
         size, config = self._render.current_size(), self._config
         there = render_workers(config)
         generate, render = (state.total_enqueued_input_blocks() for state in self._waiting)
-        starving = not generate and render and self._generate.hungry and not self._render.num_pending_actors()
+        starving = not generate and render and self._generate.hungry
+        if starving and self._render.num_pending_actors():
+            return  # those that were asked for are coming, with a node
         most = max(there, min(config.render.max or math.inf, _CORES_PER_REPLICA * self._wanted.replicas))
         least = min(config.render.min, there)
         if starving and size >= there:
