@@ -28,12 +28,17 @@ def main(task: Task) -> None:
     import ray
 
     _, engine = task.load()
-    # CPUs are logical: each of its stages has to find a place, while tasks of the first one wait for the engine.
-    ray.init(num_cpus=max(os.cpu_count() or 1, 8), include_dashboard=False, log_to_driver=False)
+    # CPUs are logical: each of its stages has to find a place.
+    ray.init(num_cpus=max(os.cpu_count() or 1, 6), include_dashboard=False, log_to_driver=False)
     processor = _processor(task, engine.args["model"], engine)
     lines = [json.loads(line) for line in Path(task.lines).read_text().splitlines()]
     rows = [
-        {"number": number, "messages": one["body"]["messages"], "max_tokens": one["body"]["max_tokens"]}
+        {
+            "number": number,
+            "media": task.has_media,
+            "messages": one["body"]["messages"],
+            "max_tokens": one["body"]["max_tokens"],
+        }
         for number, one in enumerate(lines)
     ]
     dataset = ray.data.from_items(rows, override_num_blocks=math.ceil(len(rows) / _BATCH_ROWS))
@@ -73,18 +78,13 @@ def _processor(task: Task, model: str, engine: Any) -> Any:
         if engine.gpus <= 1
         else None,
     )
-    return build_processor(
-        settings,
-        preprocess=_preprocess,
-        postprocess=_postprocess,
-        preprocess_map_kwargs={"concurrency": 2},
-    )
+    return build_processor(settings, preprocess=_preprocess, postprocess=_postprocess)
 
 
 def _preprocess(row: dict[str, Any]) -> dict[str, Any]:
     if row["number"] >= _BATCH_ROWS:
         wait_for_engine()
-    if not isinstance(row["messages"][-1]["content"], str):
+    if row["media"]:
         _find_chat_utils()
     params = {"max_tokens": int(row["max_tokens"]), "temperature": 0.0, "ignore_eos": True, "detokenize": False}
     return {"messages": row["messages"], "sampling_params": params}
