@@ -30,7 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:  # noqa: ARG001
     report = (yield).get_result()  # type: ignore[attr-defined]
     if report.when == "call" or report.outcome != "passed":
-        keep({"outcome": report.outcome, "seconds": round(report.duration)})
+        outcome = report.outcome if report.when == "call" or report.skipped else "not run: its set-up failed"
+        keep({"outcome": outcome, "seconds": round(report.duration)})
 
 
 @pytest.fixture

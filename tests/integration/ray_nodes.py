@@ -17,7 +17,7 @@ import psutil
 from runs import TOKEN
 from service_process import free_port
 
-START_S = 120.0
+START_S = 240.0
 _SCRIPTS = Path(sysconfig.get_path("scripts"))
 _MARK = "LSI_TEST_MARK"
 
