@@ -83,7 +83,7 @@ class Group:
     def _times(self) -> str:
         seconds = [record["seconds"] for record in self.records if record["seconds"] is not None]
         took = f"{min(seconds)} to {max(seconds)} s" if len(seconds) > 1 else f"{seconds[0]} s" if seconds else ""
-        return " ".join(filter(None, [took, self.records[-1]["note"]]))
+        return ", ".join(filter(None, [took, self.records[-1]["note"]]))
 
     def _again(self) -> str:
         in_flight = _sum(self.records, "in_flight")
