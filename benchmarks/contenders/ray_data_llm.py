@@ -82,7 +82,7 @@ def _processor(task: Task, model: str, engine: Any) -> Any:
 
 
 def _preprocess(row: dict[str, Any]) -> dict[str, Any]:
-    if row["number"] >= _BATCH_ROWS:
+    if row["number"] >= 2 * _BATCH_ROWS:  # blocks of 15 rows: a first batch of 16 takes two of them
         wait_for_engine()
     if row["media"]:
         _find_chat_utils()
