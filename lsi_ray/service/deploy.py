@@ -63,11 +63,11 @@ class Keeping(_Section):
 
 
 class GpuSettings(_Section):
-    """What Ray does not know of a cluster that grows. By default its autoscaler's configuration tells the most, and
-    where there is none, the GPUs that are there are all there ever are."""
+    """What Ray does not tell of a cluster that grows: its open autoscalers keep to themselves how far they go. Without
+    `most` the GPUs that are there, or the least that a first stream needs, are all there ever are."""
 
     most: int | None = Field(default=None, ge=0)
-    """Never ask for more."""
+    """That may ever be there: of all node types' `max_workers` together. Never ask for more."""
     paid: int | None = Field(default=None, ge=0)
     """So many are there whether used or not (reserved, the least workers of the cluster file): what has work uses them
     without a deadline's need. Default: none where the cluster grows, else all."""

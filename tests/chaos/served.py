@@ -55,18 +55,18 @@ class Served:
         self._lsi("serve", "--stop")
         self.nodes.until_gone(*STAGES.values(), *(SERVICE[name] for name in ("driver", "service", "jobs", "api")))
 
-    def submit(self, key: str) -> str:
-        response = self.try_submit(key)
+    def submit(self, key: str, window: str = "4h") -> str:
+        response = self.try_submit(key, window)
         assert response.status_code == 201, response.text
         return str(response.json()[0]["id"])
 
-    def try_submit(self, key: str) -> httpx.Response:
+    def try_submit(self, key: str, window: str = "4h") -> httpx.Response:
         asked = {
             "input_file_uri": self._s3.presign("GET", f"{key}-in.tar.gz", 8 * 3600),
             "output_file_uri": self._s3.presign("PUT", f"{key}-out.tar.gz", 8 * 3600),
             "endpoint": "/v1/chat/completions",
             "model_id": MODEL,
-            "completion_window": "4h",
+            "completion_window": window,
             "store": "s3",
         }
         return self.call("POST", "/v1/inference/batches", json=asked)
