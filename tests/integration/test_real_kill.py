@@ -88,7 +88,8 @@ def _resume_and_hang(command: list[str], env: dict[str, str], folder: Path) -> t
 
 def _in_flight(folder: Path) -> int:
     """Rows that have begun and are not answered."""
-    with closing(sqlite3.connect(f"file:{folder}/work/ledger.sqlite?mode=ro", uri=True)) as db:
+    ledger = folder / "work" / "ledger.sqlite"
+    with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as db:
         return int(db.execute("SELECT coalesce(sum(todo), 0) FROM shards WHERE begun > 0").fetchone()[0])
 
 
