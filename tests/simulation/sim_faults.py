@@ -139,7 +139,7 @@ class Faults:
 
     def damage(self) -> None:
         """A durable segment loses bytes, or a bit, or is gone."""
-        files = sorted(self.world.work.batches.glob("*/segments/*.seg"))
+        files = sorted(path for path in self.world.work.batches.glob("*/segments/*.seg") if path.stat().st_size)
         if not files:
             return
         path = self.dice.choice(files)
