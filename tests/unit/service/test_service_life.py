@@ -333,3 +333,19 @@ def test_the_private_file_is_its_owners_only_and_shows_nothing(house):
     assert "topsecret" not in repr(house.desk.get(ANN, batch_id))
     with pytest.raises(LedgerError):
         Private.load(house.work.batch("batch_gone"))
+
+
+def test_twelve_hours_without_capacity(house):
+    """One batch waits them out, with its stream asked for all the while; the other's window ends, and it is told so."""
+    waits = house.submit(rows=3, output_url=house.output())
+    ends = house.submit(rows=2, output_url=house.output("ended.tar.gz"), window_s=6 * 3600.0)
+    house.tick()
+    for _ in range(12 * 60):
+        house.tick(times=1, seconds=60.0)
+        assert house.streams.up, "nobody asks for an engine any more"
+    assert (house.status(waits), house.status(ends)) == ("in_progress", "expired")
+    assert lines_of(house, "ended.tar.gz") == ([], ["batch_expired"] * 2)
+    assert len(house.streams.starts) == 1
+    house.answer(waits)
+    house.tick()
+    assert house.status(waits) == "completed"
