@@ -72,7 +72,8 @@ def run_case(case: Case, console: Console) -> bool:
         runs = _run_all(case, written, shared, Path(temporary), console, scheduler=scale.gpu)
         _keep_logs(runs, Path(temporary))
     summary = summarise(runs)
-    path = _save(case.results, {"case": asdict(case), "workload": asdict(workload), "host": described}, runs, summary)
+    asked = {name: value for name, value in asdict(case).items() if name != "results"}  # a path of this machine
+    path = _save(case.results, {"case": asked, "workload": asdict(workload), "host": described}, runs, summary)
     hardware = described["hardware"]
     gpus = ", ".join(hardware["gpus"])
     title = f"{case.workload}, {case.rows} rows, {case.model}, {case.repeat} repeats; {hardware['cores']} cores {gpus}"
