@@ -50,10 +50,8 @@ def test_the_pages_hold_commands():
     assert len(ALL) >= 15, ALL
 
 
-@pytest.mark.parametrize("command", ALL)
+@pytest.mark.parametrize("command", [command for command in ALL if not _PATTERN.search(command)])
 def test_every_command_in_the_docs_is_one(command):
-    if _PATTERN.search(command):
-        pytest.skip("a pattern of commands, with something left out")
     name, *rest = ALL[command]
     found = typer.main.get_command(app).commands[name]
     if hasattr(found, "commands"):  # `lsi token create`
